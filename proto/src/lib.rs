@@ -1,0 +1,3 @@
+//! The contract of Dormouse.
+
+pub mod ids;
