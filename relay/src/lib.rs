@@ -1,1 +1,4 @@
-//! relay
+//! The relay of Dormouse.
+
+pub mod liveness;
+pub mod log;
