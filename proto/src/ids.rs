@@ -234,7 +234,10 @@ impl FromStr for NodeId {
         }
         let mut number: u64 = 0;
         for (place, byte) in text.bytes().enumerate() {
-            let digit = NODE_ID_ALPHABET.iter().position(|&b| b == byte).ok_or_else(|| invalid.clone())?;
+            let digit = NODE_ID_ALPHABET
+                .iter()
+                .position(|&b| b == byte)
+                .ok_or_else(|| invalid.clone())?;
             // 13 digits of 5 bits hold 65 bits: the first one may only be 0-15.
             if place == 0 && digit > 15 {
                 return Err(invalid);
@@ -258,7 +261,14 @@ mod tests {
 
     #[test]
     fn a_node_id_of_another_shape_is_refused() {
-        for text in ["", "0", "000000000000i", "zzzzzzzzzzzzz", "00000000000000", "00000000000é"] {
+        for text in [
+            "",
+            "0",
+            "000000000000i",
+            "zzzzzzzzzzzzz",
+            "00000000000000",
+            "00000000000é",
+        ] {
             assert!(text.parse::<NodeId>().is_err(), "{text}");
         }
     }
@@ -275,6 +285,9 @@ mod tests {
         }
         assert!("".parse::<Element>().is_ok(), "an empty element is an element");
         assert!("My_Function-1".parse::<Group>().is_ok());
-        assert_eq!("x y".parse::<Group>().map_err(|e| e.to_string()), Err("a group must be 1-64 bytes of [A-Za-z0-9._-]".into()));
+        assert_eq!(
+            "x y".parse::<Group>().map_err(|e| e.to_string()),
+            Err("a group must be 1-64 bytes of [A-Za-z0-9._-]".into())
+        );
     }
 }

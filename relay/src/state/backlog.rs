@@ -1,0 +1,490 @@
+//! The backlog of one reader: every row that changed after its cursor, once, in the order of the revisions.
+//!
+//! A function that sleeps between invocations cannot be called; it collects what it missed when it wakes. Nothing is
+//! kept for it here: the cursor is the reader's, and the relay learns it with the next request. So a chunk that was
+//! never received has never happened, and an idle node costs nothing.
+//!
+//! Invariants: a chunk is built at one revision; rows of one revision are never split over chunks; after a chunk that
+//! is caught up the reader holds exactly the state at its `as_of`.
+
+use dormouse_proto::{
+    ids::{Collection as Name, Namespace, Revision},
+    lattice::{Change, Delta, Type},
+    rows::{RowWriter, decode_value},
+    traps::Trap,
+};
+
+use super::{
+    Fold,
+    collection::{Collection, RowBody},
+    keys::KeyId,
+    members::RosterEntry,
+    namespace::{NamespaceState, ROSTER},
+    rows::{Body, Row},
+    token::{Mismatch, Place, Token, TokenError},
+};
+
+/// What a reader asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Pull<'a> {
+    /// What it has seen; `None`: nothing yet. `Some(Err(_))`: it sent bytes that are no token.
+    pub token: Option<Result<Token, TokenError>>,
+    /// Every collection but the members'.
+    pub all: bool,
+    /// Collections by name.
+    pub collections: &'a [Name],
+    /// The members' rows.
+    pub members: bool,
+    /// Revisions of pushes whose acknowledgement, with their rows, it has received. In order.
+    pub acked: &'a [Revision],
+    /// Without a token: the lowest `as_of` of a row that it holds all the same, from an acknowledgement or a read.
+    pub held_since: Option<Revision>,
+    /// The highest revision that it was ever shown.
+    pub head: Revision,
+    /// Bytes of rows; a single revision may exceed it.
+    pub max_bytes: usize,
+    /// Everything that was in the log when the request arrived has been applied.
+    pub log_is_read: bool,
+}
+
+/// Why a pull starts over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Dead rows that the reader may still show were dropped from the collections named.
+    Compacted,
+    /// The reader was shown a history that the log has lost.
+    History,
+    /// What it sent is no token of this namespace.
+    BadToken,
+}
+
+/// This relay has not applied what the reader has been shown elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullError {
+    /// Wait for this revision, or ask a relay that has it.
+    Behind(Revision),
+}
+
+/// A bounded piece of backlog.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The revision that it was built at.
+    pub as_of: Revision,
+    /// The reader's view is now exactly the state at `as_of`.
+    pub caught_up: bool,
+    /// Collections whose end was reached in this chunk; all, when `caught_up`.
+    pub caught_up_in: Vec<String>,
+    /// What the reader has seen once it has this chunk.
+    pub token: Token,
+    /// An upper bound of what is left.
+    pub rows_left: u64,
+    /// Why the pull starts over.
+    pub restart: Option<Lost>,
+    /// Collections that start over; empty with `restart`: all.
+    pub restarted: Vec<String>,
+    /// Members' rows.
+    pub members: Vec<(Revision, RosterEntry)>,
+    /// The rows: the encoded field `Chunk.keys`.
+    pub keys: Vec<u8>,
+    /// How many rows there are in `members` and `keys`.
+    pub rows: usize,
+}
+
+/// The name under which the members' rows are followed.
+pub(crate) const MEMBERS: &str = "@members";
+
+/// Estimated size of a member's row on the wire.
+const MEMBER_BYTES: usize = 48;
+
+impl Fold {
+    /// The next chunk of a reader's backlog. `log` tells this log from others.
+    ///
+    /// # Errors
+    /// [`PullError::Behind`] when the reader has been shown more than this relay has applied.
+    pub fn pull(&self, log: u64, namespace: &Namespace, pull: &Pull<'_>) -> Result<Chunk, PullError> {
+        let restart = self.why_restart(log, namespace, pull)?;
+        let empty = NamespaceState::default();
+        let view = self.namespace(namespace);
+        let state = view.as_ref().map_or(&empty, |view| view.state());
+        Ok(Walk::new(self, state, log, namespace, pull, restart).run(pull))
+    }
+
+    /// Whether the reader comes from a history that this log does not have. Checked before anything is read.
+    fn why_restart(
+        &self,
+        log: u64,
+        namespace: &Namespace,
+        pull: &Pull<'_>,
+    ) -> Result<Option<Lost>, PullError> {
+        let check_head = !self.traps.has(Trap::NoHead);
+        let token = match &pull.token {
+            Some(Err(TokenError)) => return Ok(Some(Lost::BadToken)),
+            Some(Ok(token)) => match token.is_for(log, namespace) {
+                Err(Mismatch::Namespace) => return Ok(Some(Lost::BadToken)),
+                Err(Mismatch::Log) => return Ok(Some(Lost::History)),
+                Ok(()) => Some(token),
+            },
+            None => None,
+        };
+        let mut shown: Vec<Revision> = token.into_iter().flat_map(Token::revisions).collect();
+        shown.extend(check_head.then_some(pull.head));
+        let highest = shown.iter().copied().max().unwrap_or_default();
+        if highest > self.revision() {
+            return if pull.log_is_read {
+                Ok(Some(Lost::History))
+            } else {
+                Err(PullError::Behind(highest))
+            };
+        }
+        let valid = shown.iter().all(|revision| self.is_valid(*revision)) || self.traps.has(Trap::NoOpen);
+        Ok((!valid).then_some(Lost::History))
+    }
+}
+
+/// One pass over the followed collections at one revision.
+struct Walk<'a> {
+    fold: &'a Fold,
+    state: &'a NamespaceState,
+    as_of: Revision,
+    places: Vec<(usize, Place)>,
+    chunk: Chunk,
+    budget: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(
+        fold: &'a Fold,
+        state: &'a NamespaceState,
+        log: u64,
+        name: &Namespace,
+        pull: &Pull<'_>,
+        restart: Option<Lost>,
+    ) -> Self {
+        let as_of = fold.revision();
+        let token = pull
+            .token
+            .as_ref()
+            .and_then(|it| it.as_ref().ok())
+            .filter(|_| restart.is_none());
+        let mut walk = Self {
+            fold,
+            state,
+            as_of,
+            places: Vec::new(),
+            budget: pull.max_bytes,
+            chunk: Chunk {
+                as_of,
+                caught_up: false,
+                caught_up_in: Vec::new(),
+                token: Token::new(log, name, as_of, state.collections().len() + 1),
+                rows_left: 0,
+                restart,
+                restarted: Vec::new(),
+                members: Vec::new(),
+                keys: Vec::new(),
+                rows: 0,
+            },
+        };
+        let held_since = pull.held_since.filter(|_| restart.is_none());
+        for number in followed(state, pull) {
+            let place = walk.place(number, token, held_since);
+            walk.places.push((number, place));
+        }
+        walk
+    }
+
+    /// Where the reader is in a collection; a fresh start if rows that it may still show were dropped there.
+    fn place(&mut self, number: usize, token: Option<&Token>, held_since: Option<Revision>) -> Place {
+        let fresh = Place {
+            cursor: Revision::ZERO,
+            boot_start: Some(self.as_of),
+        };
+        let place = match token {
+            Some(token) => token.place(number).unwrap_or(fresh),
+            None => Place {
+                boot_start: held_since.or(fresh.boot_start),
+                ..fresh
+            },
+        };
+        if place.boot_start.unwrap_or(place.cursor) >= self.floor(number) {
+            return place;
+        }
+        if self.chunk.restart.is_none_or(|it| it == Lost::Compacted) {
+            self.chunk.restart = Some(Lost::Compacted);
+            self.chunk.restarted.push(self.name(number).to_owned());
+        }
+        fresh
+    }
+
+    fn floor(&self, number: usize) -> Revision {
+        match number.checked_sub(1) {
+            None => self.state.members.roster().floor(),
+            Some(number) => self.state.collections()[number].table().floor(),
+        }
+    }
+
+    fn name(&self, number: usize) -> &'a str {
+        number
+            .checked_sub(1)
+            .map_or(MEMBERS, |number| self.state.collections()[number].name.as_str())
+    }
+
+    fn run(mut self, pull: &Pull<'_>) -> Chunk {
+        let places = std::mem::take(&mut self.places);
+        let mut keys = Vec::new();
+        let mut writer = RowWriter::new(&mut keys, RowWriter::CHUNK);
+        let mut full = false;
+        for (number, mut place) in places {
+            if !full {
+                let end = match number.checked_sub(1) {
+                    None => self.members(place, pull.acked),
+                    Some(collection) => self.rows(
+                        &self.state.collections()[collection],
+                        place,
+                        pull.acked,
+                        &mut writer,
+                    ),
+                };
+                match end {
+                    None => {
+                        place = Place {
+                            cursor: self.as_of,
+                            boot_start: None,
+                        }
+                    }
+                    Some(stopped_after) => {
+                        full = true;
+                        place.cursor = stopped_after;
+                    }
+                }
+            }
+            if full {
+                self.chunk.rows_left += self.count_after(number, place.cursor);
+            } else {
+                self.chunk.caught_up_in.push(self.name(number).to_owned());
+            }
+            self.chunk.token.push(number, place);
+        }
+        self.chunk.caught_up = !full;
+        let rows = writer.finish();
+        self.chunk.rows += rows;
+        self.chunk.keys = keys;
+        self.finish(pull)
+    }
+
+    /// Names what is at its end without a list of thousands: all that were asked for need no names.
+    fn finish(mut self, pull: &Pull<'_>) -> Chunk {
+        if self.chunk.caught_up {
+            self.chunk.caught_up_in.clear();
+            if pull.members {
+                self.chunk.caught_up_in.push(MEMBERS.to_owned());
+            }
+            self.chunk
+                .caught_up_in
+                .extend(pull.collections.iter().map(|name| name.as_str().to_owned()));
+        }
+        self.chunk
+    }
+
+    fn count_after(&self, number: usize, cursor: Revision) -> u64 {
+        match number.checked_sub(1) {
+            None => self.state.members.roster().count_after(cursor) as u64,
+            Some(number) => self.state.collections()[number].table().count_after(cursor) as u64,
+        }
+    }
+
+    /// Whether a row need not be sent: its very state came with an acknowledgement, or it was dead before the start.
+    fn skips(&self, at: Revision, dead: bool, place: Place, acked: &[Revision]) -> bool {
+        let dead_before = |start: Revision| at <= start || self.fold.traps.has(Trap::BootSkip);
+        (dead && place.boot_start.is_some_and(dead_before)) || acked.binary_search(&at).is_ok()
+    }
+
+    /// Appends members' rows; `Some(cursor)` when the budget stopped it.
+    fn members(&mut self, place: Place, acked: &[Revision]) -> Option<Revision> {
+        let mut cursor = place.cursor;
+        for (at, _, row) in self.state.members.roster().changed_after(place.cursor) {
+            let Some(entry) = &row.body.0 else { continue };
+            if self.skips(at, row.body.is_dead(), place, acked) {
+                continue;
+            }
+            if self.budget < MEMBER_BYTES && !self.chunk.members.is_empty() {
+                return Some(cursor);
+            }
+            cursor = at;
+            self.budget = self
+                .budget
+                .saturating_sub(MEMBER_BYTES + entry.group.as_str().len());
+            self.chunk.members.push((at, entry.clone()));
+            self.chunk.rows += 1;
+        }
+        None
+    }
+
+    /// Appends rows of a collection, whole revisions at a time; `Some(cursor)` when the budget stopped it.
+    fn rows(
+        &self,
+        collection: &Collection,
+        place: Place,
+        acked: &[Revision],
+        out: &mut RowWriter<'_>,
+    ) -> Option<Revision> {
+        let owed = |at: Revision, row: &Row<RowBody>| !self.skips(at, row.body.is_dead(), place, acked);
+        let mut changed = collection
+            .table()
+            .changed_after(place.cursor)
+            .filter(|(at, _, row)| owed(*at, row))
+            .peekable();
+        let (mut together, mut open, mut cursor) = (Vec::new(), None, place.cursor);
+        while let Some((at, _, row)) = changed.next() {
+            together.clear();
+            together.push(row);
+            while let Some((_, _, row)) = changed.next_if(|next| next.0 == at) {
+                together.push(row);
+            }
+            let len: usize = together.iter().map(|row| row_len(collection, row, open)).sum();
+            let something = out.rows() > 0 || !self.chunk.members.is_empty();
+            if something && out.len() + len > self.budget {
+                return Some(cursor);
+            }
+            for row in &together {
+                write_row(collection, row, &mut open, out);
+            }
+            cursor = at;
+        }
+        None
+    }
+}
+
+fn followed(state: &NamespaceState, pull: &Pull<'_>) -> Vec<usize> {
+    let mut numbers: Vec<usize> = if pull.all {
+        (1..=state.collections().len()).collect()
+    } else {
+        pull.collections
+            .iter()
+            .filter_map(|name| state.find(name.as_str()))
+            .map(|number| number + 1)
+            .collect()
+    };
+    if pull.members {
+        numbers.push(ROSTER);
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+/// What a row costs on the wire, at the most, after a row of the key `open`.
+fn row_len(collection: &Collection, row: &Row<RowBody>, open: Option<KeyId>) -> usize {
+    const TWO_NUMBERS: usize = 22;
+    let Some(key) = row.body.key() else { return 0 };
+    let names = if open == Some(key) {
+        0
+    } else {
+        RowWriter::key_len(collection.name.as_str(), &collection.keys().entry(key).name)
+    };
+    names
+        + match &row.body {
+            RowBody::Element(_, name, _) => RowWriter::element_len(name),
+            RowBody::Register(_, register) => {
+                TWO_NUMBERS + register.value.as_ref().map_or(0, |value| value.len())
+            }
+            RowBody::Counter(..) | RowBody::Vacant => TWO_NUMBERS,
+        }
+}
+
+/// Writes a row, opening its key if another one is open.
+fn write_row(collection: &Collection, row: &Row<RowBody>, open: &mut Option<KeyId>, out: &mut RowWriter<'_>) {
+    let Some(key) = row.body.key() else { return };
+    if *open != Some(key) {
+        let entry = collection.keys().entry(key);
+        out.key(collection.name.as_str(), &entry.name, entry.kind);
+        *open = Some(key);
+    }
+    match &row.body {
+        RowBody::Vacant => {}
+        RowBody::Counter(_, counter) => out.counter(counter.value(), counter.total),
+        RowBody::Element(_, name, element) => out.element(name, element.is_present()),
+        RowBody::Register(_, register) => out.register(register.value.as_deref(), register.stamp_ms),
+    }
+}
+
+/// Writes the rows that a delta touched, unless they are exactly what it asked for.
+pub(super) fn write_touched(state: &NamespaceState, delta: &Delta, out: &mut RowWriter<'_>) {
+    let (name, key) = (delta.collection.as_str(), delta.key.as_str());
+    let collection = state.collection(name);
+    match &delta.change {
+        Change::Counter(_) => {
+            let counter = collection
+                .and_then(|it| it.counter(key))
+                .copied()
+                .unwrap_or_default();
+            out.key(name, key, Type::Counter);
+            out.counter(counter.value(), counter.total);
+        }
+        Change::Set(change) => {
+            let present = |element: &str| collection.is_some_and(|it| it.is_present(key, element));
+            let added = change
+                .add
+                .iter()
+                .filter(|it| !present(it.as_str()))
+                .map(|it| (it, false));
+            let removed = change
+                .remove
+                .iter()
+                .flat_map(|it| &it.elements)
+                .filter(|it| present(it.as_str()))
+                .map(|it| (it, true));
+            let mut unexpected = added.chain(removed).peekable();
+            if unexpected.peek().is_some() {
+                out.key(name, key, Type::Set);
+            }
+            unexpected.for_each(|(element, present)| out.element(element.as_str(), present));
+        }
+        Change::Register(change) => {
+            let register = collection.and_then(|it| it.register(key));
+            let value = register.and_then(|it| it.value.as_deref());
+            let stamp_ms = register.map_or(0, |it| it.stamp_ms);
+            if stamp_ms != change.stamp_ms || value.and_then(decode_value) != change.value {
+                out.key(name, key, Type::Register);
+                out.register(value, stamp_ms);
+            }
+        }
+    }
+}
+
+/// Writes the keys that match: one name, or all with a prefix that ends with `*`, in the order of their names.
+pub(super) fn write_matching(
+    collection: &Collection,
+    pattern: &str,
+    after: Option<&str>,
+    max_bytes: usize,
+    out: &mut RowWriter<'_>,
+) -> Option<String> {
+    let (prefix, exact) = pattern
+        .strip_suffix('*')
+        .map_or((pattern, true), |prefix| (prefix, false));
+    let keys = if exact {
+        collection.keys().named(prefix)
+    } else {
+        collection.keys().with_prefix(prefix)
+    };
+    let matching = keys
+        .into_iter()
+        .filter(|(name, ..)| after.is_none_or(|after| *name > after));
+    let mut last: Option<&str> = None;
+    for (name, kind, key) in matching {
+        // All types of one name go together, so that a page ends between two names.
+        if last.is_some_and(|last| last != name) && out.len() >= max_bytes {
+            return last.map(str::to_owned);
+        }
+        let mut open = Some(key);
+        out.key(collection.name.as_str(), name, kind);
+        let visible = |row: &&Row<RowBody>| kind != Type::Set || !row.body.is_dead();
+        collection
+            .rows_of(key)
+            .filter(visible)
+            .for_each(|row| write_row(collection, row, &mut open, out));
+        last = Some(name);
+    }
+    None
+}

@@ -1,0 +1,269 @@
+//! Rows, where they lie, and the table that keeps them with their index and their dead.
+//!
+//! Row ids are places in memory: they differ between relays and appear in no result.
+
+use std::collections::VecDeque;
+
+use dormouse_proto::ids::Revision;
+
+use super::index::Index;
+
+/// The place of a row within its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct RowId(pub(super) u32);
+
+/// What a table must know of a row beside its `chg`.
+pub(super) trait Body: Default {
+    /// Whether nothing of it is visible.
+    fn is_dead(&self) -> bool;
+
+    /// The revision at which a dead row last said something new; at least `chg`.
+    fn touched(&self, chg: Revision) -> Revision;
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Row<B> {
+    /// The revision at which the observable state last changed; zero when it never did, and in a free place.
+    pub(super) chg: Revision,
+    pub(super) body: B,
+}
+
+/// Rows per block. Blocks never move, so a table grows without copying.
+const BLOCK: usize = 8192;
+
+/// Places for rows.
+#[derive(Clone, Debug, Default)]
+struct Slab<B> {
+    blocks: Vec<Vec<Row<B>>>,
+    free: Vec<RowId>,
+}
+
+impl<B: Body> Slab<B> {
+    fn row(&self, id: RowId) -> &Row<B> {
+        &self.blocks[id.0 as usize / BLOCK][id.0 as usize % BLOCK]
+    }
+
+    fn row_mut(&mut self, id: RowId) -> &mut Row<B> {
+        &mut self.blocks[id.0 as usize / BLOCK][id.0 as usize % BLOCK]
+    }
+
+    /// `None` when 2^32 rows are there.
+    fn insert(&mut self, body: B) -> Option<RowId> {
+        let row = Row {
+            chg: Revision::ZERO,
+            body,
+        };
+        if let Some(id) = self.free.pop() {
+            *self.row_mut(id) = row;
+            return Some(id);
+        }
+        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
+            let room = if self.blocks.is_empty() { 0 } else { BLOCK };
+            self.blocks.push(Vec::with_capacity(room));
+        }
+        let block = self.blocks.len() - 1;
+        let last = self.blocks.last_mut()?;
+        let id = RowId(u32::try_from(block * BLOCK + last.len()).ok()?);
+        last.push(row);
+        Some(id)
+    }
+
+    fn remove(&mut self, id: RowId) -> Row<B> {
+        self.free.push(id);
+        std::mem::take(self.row_mut(id))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Row<B>> {
+        self.blocks.iter().flatten()
+    }
+}
+
+/// Rows with their index by revision, and the queue of the dead.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table<B> {
+    slab: Slab<B>,
+    index: Index,
+    /// Oldest touch first. An entry counts if and only if its row is dead and was last touched then.
+    dead: VecDeque<(Revision, RowId)>,
+    live_rows: usize,
+    dead_rows: usize,
+    /// Dead rows with a `chg` up to here have been dropped.
+    floor: Revision,
+}
+
+/// What a row looked like before a change; the other half of [`Table::changed`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    dead: bool,
+    touched: Revision,
+}
+
+impl<B: Body> Table<B> {
+    pub(super) fn row(&self, id: RowId) -> &Row<B> {
+        self.slab.row(id)
+    }
+
+    pub(super) fn body_mut(&mut self, id: RowId) -> &mut B {
+        &mut self.slab.row_mut(id).body
+    }
+
+    pub(super) fn live_rows(&self) -> usize {
+        self.live_rows
+    }
+
+    pub(super) fn dead_rows(&self) -> usize {
+        self.dead_rows
+    }
+
+    pub(super) fn floor(&self) -> Revision {
+        self.floor
+    }
+
+    pub(super) fn set_floor(&mut self, floor: Revision) {
+        self.floor = floor;
+    }
+
+    /// Takes in a row that is dead until [`Table::changed`] says otherwise.
+    pub(super) fn insert(&mut self, body: B) -> Option<RowId> {
+        let id = self.slab.insert(body)?;
+        self.dead_rows += 1;
+        Some(id)
+    }
+
+    /// To be taken before a row is changed. A row that was just inserted counts as dead and untouched.
+    pub(super) fn before(&self, id: RowId) -> Before {
+        let row = self.slab.row(id);
+        Before {
+            dead: row.body.is_dead(),
+            touched: row.body.touched(row.chg),
+        }
+    }
+
+    /// Books a change of a row: its `chg` if readers must be told, and its life or death.
+    pub(super) fn changed(&mut self, id: RowId, before: Before, observable: bool, at: Revision) {
+        let row = self.slab.row_mut(id);
+        if observable && row.chg != at {
+            if row.chg > Revision::ZERO {
+                self.index.retire(row.chg);
+            }
+            row.chg = at;
+            self.index.append(at, id);
+        }
+        let (dead, touched) = (row.body.is_dead(), row.body.touched(row.chg));
+        match (before.dead, dead) {
+            (true, false) => {
+                self.dead_rows -= 1;
+                self.live_rows += 1;
+            }
+            (false, true) => {
+                self.live_rows -= 1;
+                self.dead_rows += 1;
+            }
+            _ => {}
+        }
+        if dead && touched != before.touched {
+            self.enqueue_dead(touched, id);
+        }
+    }
+
+    fn enqueue_dead(&mut self, touched: Revision, id: RowId) {
+        self.dead.push_back((touched, id));
+        // Rows that came back to life leave entries behind; they may not outnumber the dead.
+        if self.dead.len() > 2 * self.dead_rows + 1024 {
+            let slab = &self.slab;
+            self.dead.retain(|entry| is_entry(slab, *entry));
+        }
+    }
+
+    /// Drops the dead row that was touched longest ago, if there are more than `cap`. Raises the floor.
+    pub(super) fn drop_oldest_dead(&mut self, cap: usize) -> Option<(RowId, Row<B>)> {
+        if self.dead_rows <= cap {
+            return None;
+        }
+        while let Some(entry) = self.dead.pop_front() {
+            if is_entry(&self.slab, entry) {
+                let row = self.slab.remove(entry.1);
+                self.dead_rows -= 1;
+                self.floor = self.floor.max(row.chg);
+                if row.chg > Revision::ZERO {
+                    self.index.retire(row.chg);
+                }
+                return Some((entry.1, row));
+            }
+        }
+        None
+    }
+
+    /// Whether there is work for [`Table::tidy`].
+    pub(super) fn is_untidy(&self) -> bool {
+        self.index.is_untidy()
+    }
+
+    /// One bounded step of index tidying. Returns whether there is more to do.
+    pub(super) fn tidy(&mut self) -> bool {
+        let slab = &self.slab;
+        self.index.tidy(|at, id| slab.row(id).chg == at)
+    }
+
+    /// Live entries of the index after `cursor`, in the order of their revisions.
+    pub(super) fn changed_after(&self, cursor: Revision) -> impl Iterator<Item = (Revision, RowId, &Row<B>)> {
+        self.index.after(cursor).filter_map(|(at, id)| {
+            let row = self.slab.row(id);
+            (row.chg == at).then_some((at, id, row))
+        })
+    }
+
+    /// An upper bound of the rows that changed after `cursor`.
+    pub(super) fn count_after(&self, cursor: Revision) -> usize {
+        self.index.live_after(cursor)
+    }
+
+    /// Rows that were never observable, in no order.
+    pub(super) fn unseen(&self) -> impl Iterator<Item = &Row<B>> {
+        self.slab
+            .iter()
+            .filter(|row| row.chg == Revision::ZERO && row.body.touched(row.chg) > Revision::ZERO)
+    }
+
+    /// All rows, in no order that matters.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Row<B>> {
+        self.slab.iter()
+    }
+
+    /// The dead in the order in which they will be dropped.
+    pub(super) fn dead_in_order(&self) -> impl Iterator<Item = &Row<B>> {
+        self.dead
+            .iter()
+            .filter(|entry| is_entry(&self.slab, **entry))
+            .map(|entry| self.slab.row(entry.1))
+    }
+
+    /// Puts back a row of a snapshot; rows come in the order of their `chg`.
+    pub(super) fn restore(&mut self, body: B, chg: Revision) -> Option<RowId> {
+        let id = self.slab.insert(body)?;
+        let row = self.slab.row_mut(id);
+        row.chg = chg;
+        if row.body.is_dead() {
+            self.dead_rows += 1;
+        } else {
+            self.live_rows += 1;
+        }
+        if chg > Revision::ZERO {
+            self.index.append(chg, id);
+        }
+        Some(id)
+    }
+
+    /// Puts back the queue of the dead, oldest first.
+    pub(super) fn restore_dead(&mut self, ids: impl Iterator<Item = RowId>) {
+        for id in ids {
+            let row = self.slab.row(id);
+            self.dead.push_back((row.body.touched(row.chg), id));
+        }
+    }
+}
+
+fn is_entry<B: Body>(slab: &Slab<B>, (touched, id): (Revision, RowId)) -> bool {
+    let row = slab.row(id);
+    row.body.is_dead() && touched > Revision::ZERO && row.body.touched(row.chg) == touched
+}

@@ -1,0 +1,406 @@
+//! From the stream back to the state. The stream may come from a damaged disk, so nothing in it is believed.
+
+use dormouse_proto::{
+    ids::{Beat, BootId, Incarnation, InvalidName, NodeId, PushId, PushNo, Revision},
+    lattice::{Counter, Register, SetElement, Type},
+    record::{Cause, Policy},
+    wire::log_v1::{self as stored, part::Kind},
+};
+use prost::{Message as _, encoding::decode_varint};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{FORMAT, reason};
+use crate::state::{
+    Fold, Limits,
+    collection::{Collection, Marks, RowBody},
+    members::{LastPush, Member, Refused, RosterEntry, RosterRow, Soft, Tombstone},
+    namespace::NamespaceState,
+    once::OnceKey,
+    rows::{Row, RowId},
+    segments::Segments,
+};
+
+/// A snapshot cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// It ends before its end.
+    #[error("the snapshot is cut short")]
+    Short,
+    /// It was written by a newer build.
+    #[error("the snapshot has format {0}, this build reads format {FORMAT}")]
+    Format(u32),
+    /// Its hash does not match its content.
+    #[error("the snapshot's hash does not match its content")]
+    Hash,
+    /// Something in it cannot be.
+    #[error("the snapshot is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+impl From<InvalidName> for RestoreError {
+    fn from(_: InvalidName) -> Self {
+        Self::Damaged("a name breaks its rule")
+    }
+}
+
+impl From<prost::DecodeError> for RestoreError {
+    fn from(_: prost::DecodeError) -> Self {
+        Self::Damaged("a part cannot be decoded")
+    }
+}
+
+/// Takes a snapshot in, piece by piece.
+pub(crate) struct Restore {
+    fold: Fold,
+    hasher: Xxh3,
+    pending: Vec<u8>,
+    namespace: Option<usize>,
+    collection: Option<Filling>,
+    begun: bool,
+    ended: bool,
+}
+
+/// The collection that rows are being put into.
+#[derive(Debug)]
+struct Filling {
+    collection: Collection,
+    ids: Vec<RowId>,
+    key: Option<(String, Type)>,
+    dead: Vec<RowId>,
+}
+
+impl Fold {
+    /// Takes back what [`Fold::write_snapshot`] wrote, in pieces of any size.
+    ///
+    /// # Errors
+    /// [`RestoreError`] if it is not whole, not understood or damaged.
+    pub fn restore<P: AsRef<[u8]>>(pieces: impl IntoIterator<Item = P>) -> Result<Self, RestoreError> {
+        let mut restore = Restore::new();
+        for piece in pieces {
+            restore.take(piece.as_ref())?;
+        }
+        restore.finish()
+    }
+}
+
+impl Restore {
+    pub(crate) fn new() -> Self {
+        Self {
+            fold: Fold::new(),
+            hasher: Xxh3::new(),
+            pending: Vec::new(),
+            namespace: None,
+            collection: None,
+            begun: false,
+            ended: false,
+        }
+    }
+
+    pub(crate) fn take(&mut self, piece: &[u8]) -> Result<(), RestoreError> {
+        self.pending.extend_from_slice(piece);
+        let pending = std::mem::take(&mut self.pending);
+        let mut rest = pending.as_slice();
+        while let Some((part, whole)) = split_part(rest)? {
+            self.part(stored::Part::decode(part)?, &rest[..whole])?;
+            rest = &rest[whole..];
+        }
+        self.pending = rest.to_vec();
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<Fold, RestoreError> {
+        if self.ended && self.pending.is_empty() {
+            Ok(self.fold)
+        } else {
+            Err(RestoreError::Short)
+        }
+    }
+
+    fn part(&mut self, part: stored::Part, bytes: &[u8]) -> Result<(), RestoreError> {
+        let kind = part
+            .kind
+            .ok_or(RestoreError::Damaged("a part of an unknown kind"))?;
+        if self.ended || self.begun == matches!(kind, Kind::Begin(_)) {
+            return Err(RestoreError::Damaged("its parts are out of order"));
+        }
+        if !matches!(kind, Kind::Rows(_) | Kind::Dead(_)) {
+            self.close_collection()?;
+        }
+        if let Kind::End(end) = kind {
+            self.ended = true;
+            let whole = end.hash.as_ref() == self.hasher.digest128().to_le_bytes();
+            return if whole { Ok(()) } else { Err(RestoreError::Hash) };
+        }
+        self.hasher.update(bytes);
+        match kind {
+            Kind::Begin(begin) => self.begin(begin),
+            Kind::Namespace(begin) => self.begin_namespace(begin),
+            Kind::Collection(begin) => self.begin_collection(begin),
+            Kind::Rows(rows) => rows.rows.into_iter().try_for_each(|row| self.filling()?.row(row)),
+            Kind::Dead(dead) => self.filling()?.dead(&dead.rows),
+            Kind::Members(members) => members.members.into_iter().try_for_each(|it| self.member(it)),
+            Kind::Tombstones(tombstones) => tombstones
+                .tombstones
+                .into_iter()
+                .try_for_each(|it| self.tombstone(it)),
+            Kind::Roster(roster) => self.roster(roster),
+            Kind::Once(once) => once.ids.into_iter().try_for_each(|it| self.once(&it)),
+            Kind::End(_) => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, begin: stored::Begin) -> Result<(), RestoreError> {
+        if begin.format != FORMAT {
+            return Err(RestoreError::Format(begin.format));
+        }
+        self.begun = true;
+        let runs = begin
+            .runs
+            .chunks(2)
+            .map(|run| (Revision(run[0]), Revision(run.last().copied().unwrap_or(0))))
+            .collect();
+        self.fold.segments =
+            Segments::from_runs(runs).ok_or(RestoreError::Damaged("its revisions are out of order"))?;
+        self.fold.log_time_ms = begin.log_time_ms;
+        self.fold.stamp_ms = begin.stamp_ms;
+        let mut limits = Limits::default();
+        limits.apply(&Policy::from(begin.limits.unwrap_or_default()));
+        self.fold.limits = limits;
+        Ok(())
+    }
+
+    fn begin_namespace(&mut self, begin: stored::NamespaceBegin) -> Result<(), RestoreError> {
+        let name = begin.name.try_into()?;
+        let number = self.fold.namespaces.len();
+        if self.fold.names.insert(name, number).is_some() {
+            return Err(RestoreError::Damaged("a namespace comes twice"));
+        }
+        self.fold.namespaces.push(NamespaceState::default());
+        self.namespace = Some(number);
+        Ok(())
+    }
+
+    fn begin_collection(&mut self, begin: stored::CollectionBegin) -> Result<(), RestoreError> {
+        let mut collection = Collection::new(begin.name.try_into()?);
+        collection.set_floor(Revision(begin.floor));
+        collection.marks = Marks {
+            register: Revision(begin.register_mark),
+            register_stamp: begin.register_stamp,
+        };
+        self.collection = Some(Filling {
+            collection,
+            ids: Vec::new(),
+            key: None,
+            dead: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn filling(&mut self) -> Result<&mut Filling, RestoreError> {
+        self.collection
+            .as_mut()
+            .ok_or(RestoreError::Damaged("rows without a collection"))
+    }
+
+    fn close_collection(&mut self) -> Result<(), RestoreError> {
+        let Some(Filling {
+            mut collection, dead, ..
+        }) = self.collection.take()
+        else {
+            return Ok(());
+        };
+        collection.restore_dead(dead.into_iter());
+        let namespace = self.namespace()?;
+        if namespace.find(collection.name.as_str()).is_some() {
+            return Err(RestoreError::Damaged("a collection comes twice"));
+        }
+        namespace.add(collection);
+        Ok(())
+    }
+
+    fn namespace(&mut self) -> Result<&mut NamespaceState, RestoreError> {
+        let number = self
+            .namespace
+            .ok_or(RestoreError::Damaged("no namespace begun"))?;
+        Ok(&mut self.fold.namespaces[number])
+    }
+
+    fn member(&mut self, stored: stored::Member) -> Result<(), RestoreError> {
+        let member = Member {
+            incarnation: Incarnation(stored.incarnation),
+            boot_id: boot_id(&stored.boot_id)?,
+            group: stored.group.try_into()?,
+            tags: stored.tags,
+            last: last_push(stored.last.unwrap_or_default())?,
+            soft: Soft {
+                beat: Beat(stored.beat),
+                asleep: stored.asleep,
+                ends_at_ms: stored.ends_at_ms,
+                holder: stored.holder,
+            },
+            joined_at_ms: stored.joined_at_ms,
+            revision: Revision(stored.revision),
+        };
+        self.namespace()?
+            .members
+            .restore_member(NodeId(stored.node_id), member);
+        Ok(())
+    }
+
+    fn tombstone(&mut self, stored: stored::Tombstone) -> Result<(), RestoreError> {
+        let tombstone = Tombstone {
+            incarnation: Incarnation(stored.incarnation),
+            boot_id: boot_id(&stored.boot_id)?,
+            cause: Cause::try_from(stored.cause())
+                .map_err(|_| RestoreError::Damaged("a tombstone without a cause"))?,
+            last: last_push(stored.last.unwrap_or_default())?,
+            ended_at_ms: stored.ended_at_ms,
+        };
+        self.namespace()?
+            .members
+            .restore_tombstone(NodeId(stored.node_id), tombstone);
+        Ok(())
+    }
+
+    fn roster(&mut self, roster: stored::Roster) -> Result<(), RestoreError> {
+        let last = roster.rows.is_empty();
+        for row in roster.rows {
+            let entry = RosterEntry {
+                node: NodeId(row.node_id),
+                incarnation: Incarnation(row.incarnation),
+                gone: Cause::try_from(row.gone()).ok(),
+                group: row.group.try_into()?,
+            };
+            self.namespace()?.members.restore_row(Row {
+                chg: Revision(row.chg),
+                body: RosterRow(Some(entry)),
+            });
+        }
+        if last {
+            self.namespace()?
+                .members
+                .restore_roster(Revision(roster.floor), roster.dead.into_iter().map(NodeId));
+        }
+        Ok(())
+    }
+
+    fn once(&mut self, id: &stored::OnceId) -> Result<(), RestoreError> {
+        let key = id
+            .key
+            .as_ref()
+            .try_into()
+            .map(u128::from_le_bytes)
+            .map_err(|_| RestoreError::Damaged("an id of odd length"))?;
+        let outcome = match id.refused {
+            0 => Ok(Revision(id.revision)),
+            number => Err(reason::from_number(number).ok_or(RestoreError::Damaged("an unknown reason"))?),
+        };
+        self.namespace()?.once.restore(OnceKey(key), id.at_ms, outcome);
+        Ok(())
+    }
+}
+
+impl Filling {
+    fn row(&mut self, row: stored::Row) -> Result<(), RestoreError> {
+        if row.kind != 0 {
+            let kind =
+                Type::from_number(row.kind).ok_or(RestoreError::Damaged("a row of an unknown type"))?;
+            self.key = Some((row.key, kind));
+        }
+        let (key, kind) = self
+            .key
+            .as_ref()
+            .ok_or(RestoreError::Damaged("a row without a key"))?;
+        let id = self
+            .collection
+            .restore(key, *kind, Revision(row.chg), |key| match kind {
+                Type::Counter => RowBody::Counter(
+                    key,
+                    Counter {
+                        total: row.total,
+                        cut_as_of: Revision(row.cut_as_of),
+                        cut_total: row.cut_total,
+                        born: Revision(row.born),
+                    },
+                ),
+                Type::Set => RowBody::Element(
+                    key,
+                    row.element.as_str().into(),
+                    SetElement {
+                        added: Revision(row.added),
+                    },
+                ),
+                Type::Register => {
+                    let value = row.value.as_ref().map(|value| value.to_vec().into_boxed_slice());
+                    RowBody::Register(
+                        key,
+                        Register {
+                            stamp_ms: row.stamp_ms,
+                            revision: Revision(row.revision),
+                            value,
+                        },
+                    )
+                }
+            });
+        self.ids
+            .push(id.ok_or(RestoreError::Damaged("more rows than there can be"))?);
+        Ok(())
+    }
+
+    fn dead(&mut self, rows: &[u32]) -> Result<(), RestoreError> {
+        let id_of = |ordinal: &u32| {
+            self.ids
+                .get(*ordinal as usize)
+                .copied()
+                .ok_or(RestoreError::Damaged("a dead row that is none"))
+        };
+        let ids = rows.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
+        self.dead.extend(ids);
+        Ok(())
+    }
+}
+
+/// The next whole part, and its length with its prefix.
+fn split_part(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, RestoreError> {
+    const LARGEST: u64 = 1 << 28;
+    let mut rest = bytes;
+    let Ok(len) = decode_varint(&mut rest) else {
+        return if bytes.len() < 10 {
+            Ok(None)
+        } else {
+            Err(RestoreError::Damaged("a part of no length"))
+        };
+    };
+    if len > LARGEST {
+        return Err(RestoreError::Damaged("a part of impossible length"));
+    }
+    let prefix = bytes.len() - rest.len();
+    let len = len as usize;
+    Ok(rest.get(..len).map(|part| (part, prefix + len)))
+}
+
+fn boot_id(bytes: &[u8]) -> Result<BootId, RestoreError> {
+    bytes
+        .try_into()
+        .map(BootId)
+        .map_err(|_| RestoreError::Damaged("a boot id of odd length"))
+}
+
+fn last_push(stored: stored::LastPush) -> Result<LastPush, RestoreError> {
+    let refused = match stored.refused {
+        0 => None,
+        number => {
+            let reason = reason::from_number(number).ok_or(RestoreError::Damaged("an unknown reason"))?;
+            Some(Refused {
+                reason,
+                deltas: stored.deltas,
+            })
+        }
+    };
+    Ok(LastPush {
+        push_no: PushNo(stored.push_no),
+        push_id: PushId(stored.push_id),
+        refused,
+        revision: Revision(stored.revision),
+    })
+}
