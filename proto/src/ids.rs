@@ -234,10 +234,7 @@ impl FromStr for NodeId {
         }
         let mut number: u64 = 0;
         for (place, byte) in text.bytes().enumerate() {
-            let digit = NODE_ID_ALPHABET
-                .iter()
-                .position(|&b| b == byte)
-                .ok_or_else(|| invalid.clone())?;
+            let digit = NODE_ID_ALPHABET.iter().position(|&b| b == byte).ok_or_else(|| invalid.clone())?;
             // 13 digits of 5 bits hold 65 bits: the first one may only be 0-15.
             if place == 0 && digit > 15 {
                 return Err(invalid);
@@ -261,14 +258,7 @@ mod tests {
 
     #[test]
     fn a_node_id_of_another_shape_is_refused() {
-        for text in [
-            "",
-            "0",
-            "000000000000i",
-            "zzzzzzzzzzzzz",
-            "00000000000000",
-            "00000000000é",
-        ] {
+        for text in ["", "0", "000000000000i", "zzzzzzzzzzzzz", "00000000000000", "00000000000é"] {
             assert!(text.parse::<NodeId>().is_err(), "{text}");
         }
     }

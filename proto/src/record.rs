@@ -151,6 +151,8 @@ pub struct Contact {
     pub asleep: bool,
     /// How long it may be silent from here on, in log time.
     pub lease_ms: u64,
+    /// With `asleep`: it stays awake for this long and then sleeps, under one lease.
+    pub awake_ms: u64,
 }
 
 /// What one relay heard within about a second.
@@ -238,10 +240,9 @@ impl std::fmt::Display for Unreadable {
                     "the frame has format {format}, this build reads up to {FRAME_FORMAT}: a newer relay wrote it"
                 )
             }
-            Self::UnknownKind => write!(
-                f,
-                "the frame holds a record of a kind that this build does not know"
-            ),
+            Self::UnknownKind => {
+                write!(f, "the frame holds a record of a kind that this build does not know")
+            }
             Self::Name(why) => write!(f, "the frame holds a name that breaks its rule: {why}"),
         }
     }
@@ -255,28 +256,53 @@ impl From<InvalidName> for Unreadable {
     }
 }
 
+/// Builds the stored form of a frame record by record, so that its size is known while it grows.
+#[derive(Debug, Default)]
+pub struct FrameBuilder {
+    bytes: Vec<u8>,
+    records: usize,
+}
+
+impl FrameBuilder {
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there is no record yet.
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Records so far.
+    pub fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Adds a record behind the others.
+    pub fn push(&mut self, record: Record) {
+        prost::encoding::message::encode(2, &stored::Record::from(record), &mut self.bytes);
+        self.records += 1;
+    }
+
+    /// The stored form of the whole frame.
+    pub fn finish(mut self, header: FrameHeader) -> Vec<u8> {
+        // The order of fields means nothing in protobuf, and the header is known last.
+        let FrameHeader { session, counter, applied_position, applied_revision, stamp_ms } = header;
+        let applied_revision = applied_revision.0;
+        let header =
+            stored::FrameHeader { format: FRAME_FORMAT, session, counter, applied_position, applied_revision, stamp_ms };
+        prost::encoding::message::encode(1, &header, &mut self.bytes);
+        self.bytes
+    }
+}
+
 impl Frame {
     /// The stored form.
     pub fn encode(self) -> Vec<u8> {
-        let FrameHeader {
-            session,
-            counter,
-            applied_position,
-            applied_revision,
-            stamp_ms,
-        } = self.header;
-        stored::Frame {
-            header: Some(stored::FrameHeader {
-                format: FRAME_FORMAT,
-                session,
-                counter,
-                applied_position,
-                applied_revision: applied_revision.0,
-                stamp_ms,
-            }),
-            records: self.records.into_iter().map(stored::Record::from).collect(),
-        }
-        .encode_to_vec()
+        let mut builder = FrameBuilder::default();
+        self.records.into_iter().for_each(|record| builder.push(record));
+        builder.finish(self.header)
     }
 
     /// Reads the stored form.
@@ -285,20 +311,12 @@ impl Frame {
     /// [`Unreadable`]; a relay stops there, because skipping a record would fork its state.
     pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let frame = stored::Frame::decode(bytes).map_err(|e| Unreadable::Malformed(e.to_string()))?;
-        let header = frame
-            .header
-            .ok_or_else(|| Unreadable::Malformed("no header".into()))?;
+        let header = frame.header.ok_or_else(|| Unreadable::Malformed("no header".into()))?;
         if header.format != FRAME_FORMAT {
             return Err(Unreadable::Format(header.format));
         }
-        let stored::FrameHeader {
-            format: _,
-            session,
-            counter,
-            applied_position,
-            applied_revision,
-            stamp_ms,
-        } = header;
+        let stored::FrameHeader { format: _, session, counter, applied_position, applied_revision, stamp_ms } =
+            header;
         Ok(Self {
             header: FrameHeader {
                 session,
@@ -307,11 +325,7 @@ impl Frame {
                 applied_revision: Revision(applied_revision),
                 stamp_ms,
             },
-            records: frame
-                .records
-                .into_iter()
-                .map(Record::try_from)
-                .collect::<Result<_, _>>()?,
+            records: frame.records.into_iter().map(Record::try_from).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -322,60 +336,27 @@ impl From<Record> for stored::Record {
         let (namespace, kind) = match record {
             Record::Open { base } => (String::new(), Kind::Open(stored::Open { base: base.0 })),
             Record::Push(push) => push.into_stored(),
-            Record::Write(Write {
-                namespace,
-                request_id,
-                deltas,
-            }) => {
+            Record::Write(Write { namespace, request_id, deltas }) => {
                 let deltas = deltas.into_iter().map(Into::into).collect();
-                (
-                    namespace.into(),
-                    Kind::Write(stored::Write {
-                        request_id: request_id.into(),
-                        deltas,
-                    }),
-                )
+                (namespace.into(), Kind::Write(stored::Write { request_id: request_id.into(), deltas }))
             }
             Record::Join(join) => join.into_stored(),
-            Record::Gone(Gone {
-                namespace,
-                node,
-                incarnation,
-                cause,
-                beat,
-                reason,
-            }) => {
+            Record::Gone(Gone { namespace, node, incarnation, cause, beat, reason }) => {
                 let cause = stored::gone::Cause::from(cause) as i32;
-                let gone = stored::Gone {
-                    node_id: node.0,
-                    incarnation: incarnation.0,
-                    cause,
-                    beat: beat.0,
-                    reason,
-                };
+                let gone =
+                    stored::Gone { node_id: node.0, incarnation: incarnation.0, cause, beat: beat.0, reason };
                 (namespace.into(), Kind::Gone(gone))
             }
             Record::Digest(digest) => (String::new(), Kind::Digest(digest.into())),
             Record::Policy(policy) => (String::new(), Kind::Policy(policy.into())),
         };
-        Self {
-            namespace,
-            kind: Some(kind),
-        }
+        Self { namespace, kind: Some(kind) }
     }
 }
 
 impl Push {
     fn into_stored(self) -> (String, stored::record::Kind) {
-        let Self {
-            namespace,
-            node,
-            incarnation,
-            push_no,
-            push_id,
-            deltas,
-            contact,
-        } = self;
+        let Self { namespace, node, incarnation, push_no, push_id, deltas, contact } = self;
         let push = stored::Push {
             node_id: node.0,
             incarnation: incarnation.0,
@@ -390,16 +371,7 @@ impl Push {
 
 impl Join {
     fn into_stored(self) -> (String, stored::record::Kind) {
-        let Self {
-            namespace,
-            node,
-            incarnation,
-            previous,
-            boot_id,
-            group,
-            tags,
-            contact,
-        } = self;
+        let Self { namespace, node, incarnation, previous, boot_id, group, tags, contact } = self;
         let join = stored::Join {
             node_id: node.0,
             incarnation: incarnation.0,
@@ -430,10 +402,7 @@ impl TryFrom<stored::Record> for Record {
                 deltas: deltas(push.deltas)?,
                 contact: push.contact.map(Into::into),
             }),
-            Kind::Write(stored::Write {
-                request_id,
-                deltas: changes,
-            }) => Self::Write(Write {
+            Kind::Write(stored::Write { request_id, deltas: changes }) => Self::Write(Write {
                 namespace: namespace.try_into()?,
                 request_id: request_id.try_into()?,
                 deltas: deltas(changes)?,
@@ -463,10 +432,7 @@ impl TryFrom<stored::Record> for Record {
 }
 
 fn boot_id(bytes: &[u8]) -> Result<BootId, Unreadable> {
-    bytes
-        .try_into()
-        .map(BootId)
-        .map_err(|_| Unreadable::Malformed("a boot_id that is not 16 bytes".into()))
+    bytes.try_into().map(BootId).map_err(|_| Unreadable::Malformed("a boot_id that is not 16 bytes".into()))
 }
 
 fn deltas(stored: Vec<stored::Delta>) -> Result<Vec<Delta>, Unreadable> {
@@ -497,62 +463,26 @@ impl TryFrom<stored::gone::Cause> for Cause {
 }
 
 impl From<Contact> for stored::Contact {
-    fn from(
-        Contact {
-            beat,
-            asleep,
-            lease_ms,
-        }: Contact,
-    ) -> Self {
-        Self {
-            beat: beat.0,
-            asleep,
-            lease_ms,
-        }
+    fn from(Contact { beat, asleep, lease_ms, awake_ms }: Contact) -> Self {
+        Self { beat: beat.0, asleep, lease_ms, awake_ms }
     }
 }
 
 impl From<stored::Contact> for Contact {
-    fn from(
-        stored::Contact {
-            beat,
-            asleep,
-            lease_ms,
-        }: stored::Contact,
-    ) -> Self {
-        Self {
-            beat: Beat(beat),
-            asleep,
-            lease_ms,
-        }
+    fn from(stored::Contact { beat, asleep, lease_ms, awake_ms }: stored::Contact) -> Self {
+        Self { beat: Beat(beat), asleep, lease_ms, awake_ms }
     }
 }
 
 impl From<Digest> for stored::Digest {
-    fn from(
-        Digest {
-            log_time_ms,
-            evidence,
-            suspects,
-        }: Digest,
-    ) -> Self {
-        let heard = |Evidence {
-                         namespace,
-                         node,
-                         incarnation,
-                         contact,
-                     }| stored::digest::Evidence {
+    fn from(Digest { log_time_ms, evidence, suspects }: Digest) -> Self {
+        let heard = |Evidence { namespace, node, incarnation, contact }| stored::digest::Evidence {
             namespace: String::from(namespace),
             node_id: node.0,
             incarnation: incarnation.0,
             contact: Some(contact.into()),
         };
-        let mark = |Mark {
-                        namespace,
-                        node,
-                        incarnation,
-                        beat,
-                    }| stored::digest::Mark {
+        let mark = |Mark { namespace, node, incarnation, beat }| stored::digest::Mark {
             namespace: String::from(namespace),
             node_id: node.0,
             incarnation: incarnation.0,
@@ -571,9 +501,8 @@ impl TryFrom<stored::Digest> for Digest {
 
     fn try_from(digest: stored::Digest) -> Result<Self, Unreadable> {
         let heard = |it: stored::digest::Evidence| -> Result<Evidence, Unreadable> {
-            let contact = it
-                .contact
-                .ok_or_else(|| Unreadable::Malformed("evidence without a contact".into()))?;
+            let contact =
+                it.contact.ok_or_else(|| Unreadable::Malformed("evidence without a contact".into()))?;
             Ok(Evidence {
                 namespace: it.namespace.try_into()?,
                 node: NodeId(it.node_id),
@@ -634,13 +563,7 @@ impl From<stored::Policy> for Policy {
 }
 
 impl From<Delta> for stored::Delta {
-    fn from(
-        Delta {
-            collection,
-            key,
-            change,
-        }: Delta,
-    ) -> Self {
+    fn from(Delta { collection, key, change }: Delta) -> Self {
         use stored::delta::Change as Stored;
         let change = match change {
             Change::Counter(CounterDelta { reset, amount, once }) => Stored::Counter(stored::CounterDelta {
@@ -650,10 +573,7 @@ impl From<Delta> for stored::Delta {
                 amount,
                 once: once
                     .into_iter()
-                    .map(|Once { id, amount }| stored::counter_delta::Once {
-                        id: id.into(),
-                        amount,
-                    })
+                    .map(|Once { id, amount }| stored::counter_delta::Once { id: id.into(), amount })
                     .collect(),
             }),
             Change::Set(SetDelta { add, remove }) => Stored::Set(stored::SetDelta {
@@ -666,24 +586,18 @@ impl From<Delta> for stored::Delta {
                     })
                     .collect(),
             }),
-            Change::Register(RegisterDelta {
-                value,
-                stamp_ms,
-                as_of,
-            }) => Stored::Register(stored::RegisterDelta {
-                value: value.map(|it| match it {
-                    Value::Text(text) => stored::register_delta::Value::Text(text),
-                    Value::Data(data) => stored::register_delta::Value::Data(data.into()),
-                }),
-                stamp_ms,
-                as_of: as_of.map(u64::from),
-            }),
+            Change::Register(RegisterDelta { value, stamp_ms, as_of }) => {
+                Stored::Register(stored::RegisterDelta {
+                    value: value.map(|it| match it {
+                        Value::Text(text) => stored::register_delta::Value::Text(text),
+                        Value::Data(data) => stored::register_delta::Value::Data(data.into()),
+                    }),
+                    stamp_ms,
+                    as_of: as_of.map(u64::from),
+                })
+            }
         };
-        Self {
-            collection: collection.into(),
-            key: key.into(),
-            change: Some(change),
-        }
+        Self { collection: collection.into(), key: key.into(), change: Some(change) }
     }
 }
 
@@ -695,24 +609,18 @@ impl TryFrom<stored::Delta> for Delta {
         let change = match delta.change.ok_or(Unreadable::UnknownKind)? {
             Stored::Counter(counter) => Change::Counter(counter.try_into()?),
             Stored::Set(set) => Change::Set(set.try_into()?),
-            Stored::Register(stored::RegisterDelta {
-                value,
-                stamp_ms,
-                as_of,
-            }) => Change::Register(RegisterDelta {
-                value: value.map(|it| match it {
-                    stored::register_delta::Value::Text(text) => Value::Text(text),
-                    stored::register_delta::Value::Data(data) => Value::Data(data.into()),
-                }),
-                stamp_ms,
-                as_of: as_of.map(Revision),
-            }),
+            Stored::Register(stored::RegisterDelta { value, stamp_ms, as_of }) => {
+                Change::Register(RegisterDelta {
+                    value: value.map(|it| match it {
+                        stored::register_delta::Value::Text(text) => Value::Text(text),
+                        stored::register_delta::Value::Data(data) => Value::Data(data.into()),
+                    }),
+                    stamp_ms,
+                    as_of: as_of.map(Revision),
+                })
+            }
         };
-        Ok(Self {
-            collection: delta.collection.try_into()?,
-            key: delta.key.try_into()?,
-            change,
-        })
+        Ok(Self { collection: delta.collection.try_into()?, key: delta.key.try_into()?, change })
     }
 }
 
@@ -720,27 +628,13 @@ impl TryFrom<stored::CounterDelta> for CounterDelta {
     type Error = Unreadable;
 
     fn try_from(delta: stored::CounterDelta) -> Result<Self, Unreadable> {
-        let stored::CounterDelta {
-            reset,
-            reset_as_of,
-            reset_total,
-            amount,
-            once,
-        } = delta;
+        let stored::CounterDelta { reset, reset_as_of, reset_total, amount, once } = delta;
         Ok(Self {
-            reset: reset.then_some(Reset {
-                as_of: reset_as_of.map(Revision),
-                total: reset_total,
-            }),
+            reset: reset.then_some(Reset { as_of: reset_as_of.map(Revision), total: reset_total }),
             amount,
             once: once
                 .into_iter()
-                .map(|it| {
-                    Ok(Once {
-                        id: it.id.try_into()?,
-                        amount: it.amount,
-                    })
-                })
+                .map(|it| Ok(Once { id: it.id.try_into()?, amount: it.amount }))
                 .collect::<Result<_, InvalidName>>()?,
         })
     }
@@ -750,23 +644,14 @@ impl TryFrom<stored::SetDelta> for SetDelta {
     type Error = Unreadable;
 
     fn try_from(delta: stored::SetDelta) -> Result<Self, Unreadable> {
-        let elements = |names: Vec<String>| {
-            names
-                .into_iter()
-                .map(TryInto::try_into)
-                .collect::<Result<_, InvalidName>>()
-        };
+        let elements =
+            |names: Vec<String>| names.into_iter().map(TryInto::try_into).collect::<Result<_, InvalidName>>();
         Ok(Self {
             add: elements(delta.add)?,
             remove: delta
                 .remove
                 .into_iter()
-                .map(|it| {
-                    Ok(Remove {
-                        elements: elements(it.elements)?,
-                        as_of: it.as_of.map(Revision),
-                    })
-                })
+                .map(|it| Ok(Remove { elements: elements(it.elements)?, as_of: it.as_of.map(Revision) }))
                 .collect::<Result<_, InvalidName>>()?,
         })
     }

@@ -49,14 +49,7 @@ impl<'a> RowWriter<'a> {
 
     /// Appends to `out`, in the field `number` of the message there.
     pub fn new(out: &'a mut Vec<u8>, number: u32) -> Self {
-        Self {
-            out,
-            number,
-            names: Vec::new(),
-            body: Vec::new(),
-            open: None,
-            rows: 0,
-        }
+        Self { out, number, names: Vec::new(), body: Vec::new(), open: None, rows: 0 }
     }
 
     /// Rows written so far.
@@ -173,32 +166,11 @@ mod tests {
             key(
                 "ads",
                 "seen",
-                State::Set(v1::SetState {
-                    present: vec!["a".into()],
-                    removed: vec![String::new()],
-                }),
+                State::Set(v1::SetState { present: vec!["a".into()], removed: vec![String::new()] }),
             ),
-            key(
-                "ads",
-                "shown",
-                State::Counter(v1::CounterState { value: -3, total: 4 }),
-            ),
-            key(
-                "cfg",
-                "x",
-                State::Register(v1::RegisterState {
-                    value: Some(value.into()),
-                    stamp_ms: 7,
-                }),
-            ),
-            key(
-                "cfg",
-                "y",
-                State::Register(v1::RegisterState {
-                    value: None,
-                    stamp_ms: 8,
-                }),
-            ),
+            key("ads", "shown", State::Counter(v1::CounterState { value: -3, total: 4 })),
+            key("cfg", "x", State::Register(v1::RegisterState { value: Some(value.into()), stamp_ms: 7 })),
+            key("cfg", "y", State::Register(v1::RegisterState { value: None, stamp_ms: 8 })),
         ];
         assert_eq!(chunk.keys, expected);
     }

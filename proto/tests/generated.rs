@@ -41,16 +41,10 @@ fn generate(into: &Path) -> Outcome<()> {
         .emit_rerun_if_changed(false)
         .extern_path(".dormouse.v1", "crate::wire::v1")
         .extern_path(".dormouse.v1.SyncResponse", "crate::wire::encoded::SyncResponse")
-        .extern_path(
-            ".dormouse.v1.WatchResponse",
-            "crate::wire::encoded::WatchResponse",
-        )
+        .extern_path(".dormouse.v1.WatchResponse", "crate::wire::encoded::WatchResponse")
         .out_dir(&services)
         .compile_fds(served)?;
-    fs::rename(
-        services.join("dormouse.v1.rs"),
-        into.join("dormouse.v1.services.rs"),
-    )?;
+    fs::rename(services.join("dormouse.v1.rs"), into.join("dormouse.v1.services.rs"))?;
     fs::remove_dir_all(services)?;
     Ok(())
 }
@@ -61,12 +55,7 @@ fn the_committed_wire_code_is_what_the_proto_files_say() -> Outcome<()> {
     let fresh = std::env::temp_dir().join(format!("dormouse-generated-{}", std::process::id()));
     fs::create_dir_all(&fresh)?;
     generate(&fresh)?;
-    for name in [
-        "dormouse.v1.rs",
-        "dormouse.log.v1.rs",
-        "dormouse.v1.services.rs",
-        "descriptor.bin",
-    ] {
+    for name in ["dormouse.v1.rs", "dormouse.log.v1.rs", "dormouse.v1.services.rs", "descriptor.bin"] {
         let generated = fs::read(fresh.join(name))?;
         if std::env::var_os("DORMOUSE_REGENERATE").is_some() {
             fs::write(committed.join(name), &generated)?;

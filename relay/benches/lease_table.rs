@@ -10,28 +10,18 @@ use dormouse_relay::liveness::{
     Activity, Contact, Evidence, LeaseKey, LeasePolicy, LeaseSettings, LeaseTable, Millis, Session, Timestamp,
 };
 
-const AWAKE: Activity = Activity::Awake {
-    remaining: None,
-    then_asleep: false,
-};
+const AWAKE: Activity = Activity::Awake { remaining: None, then_asleep: false };
 const HERE: Session = Session(1);
 
 fn key(node: u64) -> LeaseKey {
-    LeaseKey {
-        namespace: 0,
-        node: NodeId(node),
-    }
+    LeaseKey { namespace: 0, node: NodeId(node) }
 }
 
 fn filled(leases: u64) -> Result<LeaseTable, Box<dyn std::error::Error>> {
     let table = LeaseTable::new(LeasePolicy::new(LeaseSettings::default(), [])?);
     let group = "bench".parse()?;
-    let evidence = Evidence {
-        incarnation: Incarnation(1),
-        beat: Beat(1),
-        activity: AWAKE,
-        ttl: Millis(3_000),
-    };
+    let evidence =
+        Evidence { incarnation: Incarnation(1), beat: Beat(1), activity: AWAKE, ttl: Millis(3_000) };
     for node in 0..leases {
         table.admitted(Timestamp(0), key(node), &group, &evidence, HERE);
     }
@@ -82,29 +72,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Memory first, before anything was freed that could be used again.
     let before = resident_bytes();
     let million = filled(1_000_000)?;
-    println!(
-        "lease_bytes_1m {:.0} bytes",
-        (resident_bytes() - before) as f64 / 1e6
-    );
-    println!(
-        "lease_renew_ns_1m_1thread {:.0} ns",
-        renewals(&million, 1_000_000, 1)
-    );
-    println!(
-        "lease_renew_ns_1m_2threads {:.0} ns",
-        renewals(&million, 1_000_000, 2)
-    );
+    println!("lease_bytes_1m {:.0} bytes", (resident_bytes() - before) as f64 / 1e6);
+    println!("lease_renew_ns_1m_1thread {:.0} ns", renewals(&million, 1_000_000, 1));
+    println!("lease_renew_ns_1m_2threads {:.0} ns", renewals(&million, 1_000_000, 2));
     drop(million);
 
     let table = filled(100_000)?;
-    println!(
-        "lease_renew_ns_100k_1thread {:.0} ns",
-        renewals(&table, 100_000, 1)
-    );
-    println!(
-        "lease_renew_ns_100k_2threads {:.0} ns",
-        renewals(&table, 100_000, 2)
-    );
+    println!("lease_renew_ns_100k_1thread {:.0} ns", renewals(&table, 100_000, 1));
+    println!("lease_renew_ns_100k_2threads {:.0} ns", renewals(&table, 100_000, 2));
 
     let table = filled(100_000)?;
     let (suspect, count) = expiry_of_all(&table, 3_000);

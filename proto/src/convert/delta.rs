@@ -64,11 +64,7 @@ fn check_distinct(deltas: &[Option<Delta>], path: &str, wrong: &mut Violations) 
 
 fn delta_from_wire(delta: v1::Delta, at: &At<'_>, wrong: &mut Violations) -> Option<Delta> {
     use v1::delta::Change as Wire;
-    let v1::Delta {
-        collection,
-        key,
-        change,
-    } = delta;
+    let v1::Delta { collection, key, change } = delta;
     let collection = wrong.check(|| at.field("collection"), collection.try_into());
     let key = wrong.check(|| at.field("key"), key.try_into());
     let change = match change {
@@ -76,27 +72,15 @@ fn delta_from_wire(delta: v1::Delta, at: &At<'_>, wrong: &mut Violations) -> Opt
         Some(Wire::Set(change)) => set_from_wire(change, at, wrong).map(Change::Set),
         Some(Wire::Register(change)) => register_from_wire(change, at, wrong).map(Change::Register),
         Some(Wire::Flag(_) | Wire::Max(_) | Wire::Min(_) | Wire::Events(_) | Wire::Presence(_)) | None => {
-            wrong.add(Violation::new(
-                at.field("change"),
-                "this relay does not know this type",
-            ));
+            wrong.add(Violation::new(at.field("change"), "this relay does not know this type"));
             None
         }
     };
-    Some(Delta {
-        collection: collection?,
-        key: key?,
-        change: change?,
-    })
+    Some(Delta { collection: collection?, key: key?, change: change? })
 }
 
 fn counter_from_wire(delta: v1::CounterDelta, at: &At<'_>, wrong: &mut Violations) -> Option<CounterDelta> {
-    let v1::CounterDelta {
-        reset,
-        add,
-        subtract,
-        once,
-    } = delta;
+    let v1::CounterDelta { reset, add, subtract, once } = delta;
     let too_much = |amount: u64| amount > MAX_AMOUNT;
     let rule = "an amount is at most 2^48";
     if too_much(add) {
@@ -106,19 +90,11 @@ fn counter_from_wire(delta: v1::CounterDelta, at: &At<'_>, wrong: &mut Violation
         wrong.add(Violation::new(at.field("counter.subtract"), rule));
     }
     if once.len() > bounds::ONCE {
-        wrong.add(Violation::too_large(
-            at.field("counter.once"),
-            once.len(),
-            bounds::ONCE,
-            "ids",
-        ));
+        wrong.add(Violation::too_large(at.field("counter.once"), once.len(), bounds::ONCE, "ids"));
         return None;
     }
     if let Some(nth) = once.iter().position(|it| too_much(it.amount.unsigned_abs())) {
-        wrong.add(Violation::new(
-            at.field(format_args!("counter.once[{nth}].amount")),
-            rule,
-        ));
+        wrong.add(Violation::new(at.field(format_args!("counter.once[{nth}].amount")), rule));
     }
     let once: Option<Vec<Once>> = once
         .into_iter()
@@ -128,16 +104,10 @@ fn counter_from_wire(delta: v1::CounterDelta, at: &At<'_>, wrong: &mut Violation
             Some(Once { id, amount })
         })
         .collect();
-    let reset = reset.map(|v1::counter_delta::Reset { as_of, total }| Reset {
-        as_of: as_of.map(Revision),
-        total,
-    });
+    let reset =
+        reset.map(|v1::counter_delta::Reset { as_of, total }| Reset { as_of: as_of.map(Revision), total });
     let signed = |amount: u64| i64::try_from(amount).ok();
-    Some(CounterDelta {
-        reset,
-        amount: signed(add)? - signed(subtract)?,
-        once: once?,
-    })
+    Some(CounterDelta { reset, amount: signed(add)? - signed(subtract)?, once: once? })
 }
 
 fn set_from_wire(delta: v1::SetDelta, at: &At<'_>, wrong: &mut Violations) -> Option<SetDelta> {
@@ -146,36 +116,16 @@ fn set_from_wire(delta: v1::SetDelta, at: &At<'_>, wrong: &mut Violations) -> Op
     let remove: Option<Vec<Remove>> = remove
         .into_iter()
         .enumerate()
-        .map(
-            |(
-                group,
-                v1::set_delta::Remove {
-                    elements: names,
-                    as_of,
-                },
-            )| {
-                let field = |nth| at.field(format_args!("set.remove[{group}].elements[{nth}]"));
-                Some(Remove {
-                    elements: elements(names, field, wrong)?,
-                    as_of: as_of.map(Revision),
-                })
-            },
-        )
+        .map(|(group, v1::set_delta::Remove { elements: names, as_of })| {
+            let field = |nth| at.field(format_args!("set.remove[{group}].elements[{nth}]"));
+            Some(Remove { elements: elements(names, field, wrong)?, as_of: as_of.map(Revision) })
+        })
         .collect();
-    let delta = SetDelta {
-        add: add?,
-        remove: remove?,
-    };
+    let delta = SetDelta { add: add?, remove: remove? };
     let mut seen = HashSet::new();
-    let all = delta
-        .add
-        .iter()
-        .chain(delta.remove.iter().flat_map(|it| &it.elements));
+    let all = delta.add.iter().chain(delta.remove.iter().flat_map(|it| &it.elements));
     if all.into_iter().any(|element| !seen.insert(element.as_str())) {
-        wrong.add(Violation::new(
-            at.field("set"),
-            "an element stands at most once in a delta",
-        ));
+        wrong.add(Violation::new(at.field("set"), "an element stands at most once in a delta"));
         return None;
     }
     Some(delta)
@@ -186,11 +136,7 @@ fn elements(
     field: impl Fn(usize) -> String,
     wrong: &mut Violations,
 ) -> Option<Vec<Element>> {
-    names
-        .into_iter()
-        .enumerate()
-        .map(|(nth, name)| wrong.check(|| field(nth), name.try_into()))
-        .collect()
+    names.into_iter().enumerate().map(|(nth, name)| wrong.check(|| field(nth), name.try_into())).collect()
 }
 
 fn register_from_wire(
@@ -198,11 +144,7 @@ fn register_from_wire(
     at: &At<'_>,
     wrong: &mut Violations,
 ) -> Option<RegisterDelta> {
-    let v1::RegisterDelta {
-        value,
-        stamp_ms,
-        as_of,
-    } = delta;
+    let v1::RegisterDelta { value, stamp_ms, as_of } = delta;
     let value = match value.map(|value| value_from_wire(value, || at.field("register.value"))) {
         None => None,
         Some(Ok(value)) => Some(value),
@@ -211,11 +153,7 @@ fn register_from_wire(
             return None;
         }
     };
-    Some(RegisterDelta {
-        value,
-        stamp_ms,
-        as_of: as_of.map(Revision),
-    })
+    Some(RegisterDelta { value, stamp_ms, as_of: as_of.map(Revision) })
 }
 
 /// Checks the content of a register.
@@ -225,12 +163,7 @@ fn register_from_wire(
 pub fn value_from_wire(value: v1::Value, field: impl Fn() -> String) -> Result<Value, Violation> {
     let value = Value::try_from(value).map_err(|NoKind| Violation::new(field(), "neither text nor data"))?;
     if value.len() > Value::MAX_BYTES {
-        return Err(Violation::too_large(
-            field(),
-            value.len(),
-            Value::MAX_BYTES,
-            "bytes",
-        ));
+        return Err(Violation::too_large(field(), value.len(), Value::MAX_BYTES, "bytes"));
     }
     Ok(value)
 }
@@ -262,32 +195,18 @@ impl From<Value> for v1::Value {
 }
 
 impl From<Delta> for v1::Delta {
-    fn from(
-        Delta {
-            collection,
-            key,
-            change,
-        }: Delta,
-    ) -> Self {
+    fn from(Delta { collection, key, change }: Delta) -> Self {
         use v1::delta::Change as Wire;
         let change = match change {
             Change::Counter(delta) => Wire::Counter(delta.into()),
             Change::Set(delta) => Wire::Set(delta.into()),
-            Change::Register(RegisterDelta {
-                value,
-                stamp_ms,
-                as_of,
-            }) => Wire::Register(v1::RegisterDelta {
+            Change::Register(RegisterDelta { value, stamp_ms, as_of }) => Wire::Register(v1::RegisterDelta {
                 value: value.map(Into::into),
                 stamp_ms,
                 as_of: as_of.map(u64::from),
             }),
         };
-        Self {
-            collection: collection.into(),
-            key: key.into(),
-            change: Some(change),
-        }
+        Self { collection: collection.into(), key: key.into(), change: Some(change) }
     }
 }
 
@@ -302,10 +221,7 @@ impl From<CounterDelta> for v1::CounterDelta {
             subtract: if amount < 0 { amount.unsigned_abs() } else { 0 },
             once: once
                 .into_iter()
-                .map(|Once { id, amount }| v1::counter_delta::Once {
-                    id: id.into(),
-                    amount,
-                })
+                .map(|Once { id, amount }| v1::counter_delta::Once { id: id.into(), amount })
                 .collect(),
         }
     }

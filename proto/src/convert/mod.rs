@@ -55,11 +55,7 @@ pub struct Violation {
 impl Violation {
     /// A field that breaks its rule.
     pub fn new(field: impl Into<String>, description: impl ToString) -> Self {
-        Self {
-            field: field.into(),
-            description: description.to_string(),
-            too_large: false,
-        }
+        Self { field: field.into(), description: description.to_string(), too_large: false }
     }
 
     /// A field that is larger than it may be.
@@ -87,9 +83,7 @@ impl Violations {
     }
 
     fn check<T>(&mut self, field: impl FnOnce() -> String, result: Result<T, InvalidName>) -> Option<T> {
-        result
-            .map_err(|error| self.add(Violation::new(field(), error)))
-            .ok()
+        result.map_err(|error| self.add(Violation::new(field(), error))).ok()
     }
 
     fn into_result<T>(self, value: Option<T>) -> Result<T, Self> {

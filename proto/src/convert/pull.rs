@@ -36,9 +36,7 @@ impl Follow {
             match name.as_str() {
                 Self::ALL => follow.all = true,
                 Self::MEMBERS => follow.members = true,
-                _ => follow
-                    .collections
-                    .extend(wrong.check(|| format!("{field}[{nth}]"), name.try_into())),
+                _ => follow.collections.extend(wrong.check(|| format!("{field}[{nth}]"), name.try_into())),
             }
         }
         wrong.into_result(Some(follow))
@@ -66,14 +64,7 @@ impl TryFrom<v1::Pull> for PullRequest {
     type Error = Violations;
 
     fn try_from(pull: v1::Pull) -> Result<Self, Violations> {
-        let v1::Pull {
-            token,
-            collections,
-            mut acked,
-            held_since,
-            max_bytes,
-            min_revision,
-        } = pull;
+        let v1::Pull { token, collections, mut acked, held_since, max_bytes, min_revision } = pull;
         if acked.len() > bounds::ACKED {
             return Err(Violation::too_large("pull.acked", acked.len(), bounds::ACKED, "revisions").into());
         }

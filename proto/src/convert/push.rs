@@ -86,16 +86,7 @@ impl TryFrom<v1::SyncRequest> for SyncCall {
     type Error = Violations;
 
     fn try_from(request: v1::SyncRequest) -> Result<Self, Violations> {
-        let v1::SyncRequest {
-            namespace,
-            node,
-            push,
-            pull,
-            beat,
-            call_id,
-            head,
-            next,
-        } = request;
+        let v1::SyncRequest { namespace, node, push, pull, beat, call_id, head, next } = request;
         let mut wrong = Violations::default();
         let namespace = optional_namespace(namespace, &mut wrong);
         let identity = match node {
@@ -134,19 +125,10 @@ pub(super) fn optional_namespace(name: String, wrong: &mut Violations) -> Option
 }
 
 fn identity(node: v1::NodeIdentity, wrong: &mut Violations) -> Option<Identity> {
-    let v1::NodeIdentity {
-        boot_id,
-        node_id,
-        incarnation,
-        group,
-        tags,
-    } = node;
+    let v1::NodeIdentity { boot_id, node_id, incarnation, group, tags } = node;
     let boot_id = <[u8; 16]>::try_from(&*boot_id)
         .map_err(|_| {
-            wrong.add(Violation::new(
-                "node.boot_id",
-                format!("{} bytes, must be 16", boot_id.len()),
-            ))
+            wrong.add(Violation::new("node.boot_id", format!("{} bytes, must be 16", boot_id.len())))
         })
         .ok();
     let node = if node_id.is_empty() {
@@ -157,37 +139,19 @@ fn identity(node: v1::NodeIdentity, wrong: &mut Violations) -> Option<Identity> 
     };
     let group = wrong.check(|| "node.group".to_owned(), group.try_into());
     check_tags(&tags, wrong);
-    Some(Identity {
-        boot_id: BootId(boot_id?),
-        node: node?,
-        group: group?,
-        tags,
-    })
+    Some(Identity { boot_id: BootId(boot_id?), node: node?, group: group?, tags })
 }
 
 fn check_tags(tags: &BTreeMap<String, String>, wrong: &mut Violations) {
     if tags.len() > bounds::TAGS {
-        wrong.add(Violation::too_large(
-            "node.tags",
-            tags.len(),
-            bounds::TAGS,
-            "tags",
-        ));
+        wrong.add(Violation::too_large("node.tags", tags.len(), bounds::TAGS, "tags"));
     }
     let bytes = tags.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > bounds::TAG_BYTES {
-        wrong.add(Violation::too_large(
-            "node.tags",
-            bytes,
-            bounds::TAG_BYTES,
-            "bytes",
-        ));
+        wrong.add(Violation::too_large("node.tags", bytes, bounds::TAG_BYTES, "bytes"));
     }
     let named = |name: &str| {
-        !name.is_empty()
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b))
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b))
     };
     for (name, value) in tags {
         if !named(name) || value.chars().any(char::is_control) {
@@ -201,16 +165,12 @@ fn intent(next: Option<v1::sync_request::Next>) -> Intent {
     let known = |ms: u32| (ms > 0).then_some(ms);
     match next {
         None => Intent::Renew,
-        Some(v1::sync_request::Next::Awake(v1::Awake {
-            remaining_ms,
-            then_asleep,
-        })) => Intent::Awake {
-            remaining_ms: known(remaining_ms),
-            then_asleep,
-        },
-        Some(v1::sync_request::Next::Asleep(v1::Asleep { expected_ms })) => Intent::Asleep {
-            expected_ms: known(expected_ms),
-        },
+        Some(v1::sync_request::Next::Awake(v1::Awake { remaining_ms, then_asleep })) => {
+            Intent::Awake { remaining_ms: known(remaining_ms), then_asleep }
+        }
+        Some(v1::sync_request::Next::Asleep(v1::Asleep { expected_ms })) => {
+            Intent::Asleep { expected_ms: known(expected_ms) }
+        }
         Some(v1::sync_request::Next::Leaving(v1::Leaving { reason: _ })) => Intent::Leaving,
     }
 }
@@ -221,8 +181,7 @@ fn word(bytes: &[u8], field: &str, wrong: &mut Violations) -> Option<u64> {
         return Some(0);
     }
     let word = bytes.try_into().map(u64::from_be_bytes);
-    word.map_err(|_| wrong.add(Violation::new(field, format!("{} bytes, must be 8", bytes.len()))))
-        .ok()
+    word.map_err(|_| wrong.add(Violation::new(field, format!("{} bytes, must be 8", bytes.len())))).ok()
 }
 
 impl TryFrom<v1::Push> for PushRequest {
@@ -233,12 +192,7 @@ impl TryFrom<v1::Push> for PushRequest {
         if bytes > bounds::PUSH_BYTES {
             return Err(Violation::too_large("push", bytes, bounds::PUSH_BYTES, "bytes").into());
         }
-        let v1::Push {
-            push_no,
-            deltas,
-            push_id,
-            retried,
-        } = push;
+        let v1::Push { push_no, deltas, push_id, retried } = push;
         let mut wrong = Violations::default();
         if push_no == 0 {
             wrong.add(Violation::new("push.push_no", "must be above 0"));
@@ -246,11 +200,6 @@ impl TryFrom<v1::Push> for PushRequest {
         let push_id = word(&push_id, "push.push_id", &mut wrong);
         let push_id = wrong.into_result(push_id)?;
         let deltas = deltas_from_wire(deltas, "push.deltas")?;
-        Ok(Self {
-            push_no: PushNo(push_no),
-            push_id: PushId(push_id),
-            deltas,
-            retried,
-        })
+        Ok(Self { push_no: PushNo(push_no), push_id: PushId(push_id), deltas, retried })
     }
 }

@@ -61,12 +61,7 @@ pub struct Counter {
 impl Counter {
     /// A counter that the record at `born` creates.
     pub const fn new(born: Revision) -> Self {
-        Self {
-            total: 0,
-            cut_as_of: Revision::ZERO,
-            cut_total: 0,
-            born,
-        }
+        Self { total: 0, cut_as_of: Revision::ZERO, cut_total: 0, born }
     }
 
     /// What a reader sees. Never overflows for a counter that only [`Counter::apply`] has changed.
@@ -147,10 +142,7 @@ mod tests {
             row.apply(reset, *amount).expect("small amounts fit");
             totals.push(row.total);
             let dot = Revision(at as u64 + 1);
-            deltas.push(Whole {
-                added: [(dot, *amount)].into(),
-                cut: reset.unwrap_or_default(),
-            });
+            deltas.push(Whole { added: [(dot, *amount)].into(), cut: reset.unwrap_or_default() });
         }
         (row, deltas)
     }
@@ -196,17 +188,8 @@ mod tests {
 
     #[test]
     fn a_total_beyond_64_bits_is_refused_and_changes_nothing() {
-        let mut row = Counter {
-            total: i64::MAX - 1,
-            ..Counter::new(Revision(1))
-        };
+        let mut row = Counter { total: i64::MAX - 1, ..Counter::new(Revision(1)) };
         assert_eq!(row.apply(Some((Revision(9), 3)), 5), Err(OutOfRange));
-        assert_eq!(
-            row,
-            Counter {
-                total: i64::MAX - 1,
-                ..Counter::new(Revision(1))
-            }
-        );
+        assert_eq!(row, Counter { total: i64::MAX - 1, ..Counter::new(Revision(1)) });
     }
 }

@@ -44,9 +44,7 @@ impl Type {
 
     /// The type with that field number, if this build knows it.
     pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| u32::from(kind.number()) == number)
+        Self::ALL.into_iter().find(|kind| u32::from(kind.number()) == number)
     }
 
     /// The word for it, as on the command line.

@@ -31,11 +31,7 @@ pub struct Register<V> {
 
 impl<V> Default for Register<V> {
     fn default() -> Self {
-        Self {
-            stamp_ms: 0,
-            revision: Revision::ZERO,
-            value: None,
-        }
+        Self { stamp_ms: 0, revision: Revision::ZERO, value: None }
     }
 }
 
@@ -58,11 +54,7 @@ impl<V> Register<V> {
     pub fn offer(&mut self, stamp_ms: u64, revision: Revision, value: Option<V>) -> bool {
         let wins = self.revision == Revision::ZERO || (stamp_ms, revision) > (self.stamp_ms, self.revision);
         if wins {
-            *self = Self {
-                stamp_ms,
-                revision,
-                value,
-            };
+            *self = Self { stamp_ms, revision, value };
         }
         wins
     }

@@ -173,6 +173,9 @@ pub struct Contact {
     /// log time from here on
     #[prost(uint64, tag = "3")]
     pub lease_ms: u64,
+    /// with asleep: the node stays awake for this long and then sleeps, under one lease
+    #[prost(uint64, tag = "4")]
+    pub awake_ms: u64,
 }
 /// One per relay and second, with only what changed.
 #[derive(Clone, PartialEq, ::prost::Message)]

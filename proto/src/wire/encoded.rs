@@ -58,32 +58,15 @@ mod tests {
 
     #[test]
     fn encoded_answers_read_as_the_generated_ones() {
-        let chunk = v1::Chunk {
-            as_of: 7,
-            caught_up: true,
-            ..Default::default()
-        };
-        let pushed = v1::PushAck {
-            push_no: 3,
-            revision: 5,
-            ..Default::default()
-        };
+        let chunk = v1::Chunk { as_of: 7, caught_up: true, ..Default::default() };
+        let pushed = v1::PushAck { push_no: 3, revision: 5, ..Default::default() };
         let condition = v1::relay_info::Condition::ExpiryHeld as i32;
         let common = v1::SyncResponse {
-            lease: Some(v1::Lease {
-                node_id: "a".into(),
-                ..Default::default()
-            }),
+            lease: Some(v1::Lease { node_id: "a".into(), ..Default::default() }),
             push_result: Some(v1::sync_response::PushResult::Pushed(pushed.clone())),
             pull_result: Some(v1::sync_response::PullResult::Chunk(chunk.clone())),
-            settled: Some(v1::Settled {
-                push_no: 3,
-                ..Default::default()
-            }),
-            members: Some(v1::MemberCounts {
-                awake: 1,
-                ..Default::default()
-            }),
+            settled: Some(v1::Settled { push_no: 3, ..Default::default() }),
+            members: Some(v1::MemberCounts { awake: 1, ..Default::default() }),
             retry_after_ms: 9,
             conditions: vec![condition],
         };
@@ -97,34 +80,20 @@ mod tests {
             conditions: vec![condition],
             ..Default::default()
         };
-        assert_eq!(
-            v1::SyncResponse::decode(encoded.encode_to_vec().as_slice()),
-            Ok(common)
-        );
+        assert_eq!(v1::SyncResponse::decode(encoded.encode_to_vec().as_slice()), Ok(common));
 
-        let refusal = v1::Refusal {
-            reason: "BUSY".into(),
-            ..Default::default()
-        };
+        let refusal = v1::Refusal { reason: "BUSY".into(), ..Default::default() };
         let refused = SyncResponse {
             push_refused: Some(refusal.clone()),
             pull_refused: Some(refusal.clone()),
             ..Default::default()
         };
         let read = v1::SyncResponse::decode(refused.encode_to_vec().as_slice()).expect("decodes");
-        assert_eq!(
-            read.push_result,
-            Some(v1::sync_response::PushResult::PushRefused(refusal.clone()))
-        );
-        assert_eq!(
-            read.pull_result,
-            Some(v1::sync_response::PullResult::PullRefused(refusal))
-        );
+        assert_eq!(read.push_result, Some(v1::sync_response::PushResult::PushRefused(refusal.clone())));
+        assert_eq!(read.pull_result, Some(v1::sync_response::PullResult::PullRefused(refusal)));
 
-        let watched = WatchResponse {
-            chunk: Some(chunk.encode_to_vec().into()),
-            conditions: vec![condition],
-        };
+        let watched =
+            WatchResponse { chunk: Some(chunk.encode_to_vec().into()), conditions: vec![condition] };
         let read = v1::WatchResponse::decode(watched.encode_to_vec().as_slice()).expect("decodes");
         assert_eq!((read.chunk, read.conditions), (Some(chunk), vec![condition]));
     }

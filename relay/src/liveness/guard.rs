@@ -99,10 +99,7 @@ impl VirtualClock {
             // Before the tick is shown: whoever sees time go on must also see the hold.
             self.begin_hold(HoldReason::Paused, Timestamp(virtual_time));
         }
-        self.show(Tick {
-            monotonic,
-            virtual_time,
-        });
+        self.show(Tick { monotonic, virtual_time });
         paused.then_some(Millis(gap))
     }
 
@@ -164,10 +161,7 @@ impl VirtualClock {
             // This cell is written again only after the generation went on, and a value of that writing, once
             // read, shows the new generation.
             if self.generation.load(Ordering::Acquire) == generation {
-                return Tick {
-                    monotonic,
-                    virtual_time,
-                };
+                return Tick { monotonic, virtual_time };
             }
         }
     }
@@ -190,8 +184,7 @@ impl VirtualClock {
             HoldReason::Paused => 1,
             HoldReason::LogLost => 2,
         };
-        self.held_until
-            .fetch_max((now + self.awake_lease).0, Ordering::AcqRel);
+        self.held_until.fetch_max((now + self.awake_lease).0, Ordering::AcqRel);
         let next = |hold| {
             Some((((hold >> NUMBER_SHIFT) + 1) << NUMBER_SHIFT) | (reason << REASON_SHIFT) | REQUESTS | LOG)
         };
@@ -243,17 +236,9 @@ mod tests {
         assert_eq!(now, Timestamp(3_000));
         assert_eq!(clock.expiry_held(now), Some(HoldReason::Started));
         clock.drained(clock.hold());
-        assert_eq!(
-            clock.expiry_held(now),
-            Some(HoldReason::Started),
-            "the log is still missing"
-        );
+        assert_eq!(clock.expiry_held(now), Some(HoldReason::Started), "the log is still missing");
         clock.log_read_to_head(clock.hold());
-        assert_eq!(
-            clock.expiry_held(Timestamp(2_999)),
-            Some(HoldReason::Started),
-            "not yet one awake lease"
-        );
+        assert_eq!(clock.expiry_held(Timestamp(2_999)), Some(HoldReason::Started), "not yet one awake lease");
         assert_eq!(clock.expiry_held(now), None);
     }
 
@@ -267,16 +252,8 @@ mod tests {
             assert_eq!(held, (at >= 13_250).then_some(HoldReason::Paused), "at {at}");
         }
         assert_eq!(clock.tick(ms(73_000)), Some(Millis(60_000)));
-        assert_eq!(
-            clock.now(ms(73_000)),
-            Timestamp(3_250),
-            "virtual time goes on where readers left it"
-        );
-        assert_eq!(
-            clock.now(ms(12_990)),
-            Timestamp(3_250),
-            "a time read before the pause leads nowhere"
-        );
+        assert_eq!(clock.now(ms(73_000)), Timestamp(3_250), "virtual time goes on where readers left it");
+        assert_eq!(clock.now(ms(12_990)), Timestamp(3_250), "a time read before the pause leads nowhere");
         assert_eq!(clock.now(ms(73_010)), Timestamp(3_260));
         assert_eq!(clock.lost(), Millis(59_750));
     }
@@ -297,11 +274,7 @@ mod tests {
         clock.log_read_to_head(before);
         tick_through(&clock, 30_000, 40_000);
         let held = clock.expiry_held(clock.now(ms(40_000)));
-        assert_eq!(
-            held,
-            Some(HoldReason::Paused),
-            "reports of an older hold do not count"
-        );
+        assert_eq!(held, Some(HoldReason::Paused), "reports of an older hold do not count");
     }
 
     #[test]
@@ -343,11 +316,7 @@ mod tests {
             }
             let mut random = fastrand::Rng::with_seed(7);
             while at.load(Ordering::Acquire) < 10_000_000 {
-                let step = if random.u8(..) < 8 {
-                    random.u64(0..5_000)
-                } else {
-                    random.u64(0..100)
-                };
+                let step = if random.u8(..) < 8 { random.u64(0..5_000) } else { random.u64(0..100) };
                 let next = at.fetch_add(step, Ordering::AcqRel) + step;
                 clock.tick(ms(next));
             }

@@ -175,9 +175,7 @@ impl Lease {
 
     pub(super) fn hear(&mut self, now: Timestamp, contact: &Contact, settings: &LeaseSettings) -> Heard {
         if contact.incarnation != self.incarnation {
-            return Heard::OtherIncarnation {
-                current: self.incarnation,
-            };
+            return Heard::OtherIncarnation { current: self.incarnation };
         }
         if self.proposed {
             return Heard::Ending;
@@ -194,11 +192,7 @@ impl Lease {
         let was = self.state;
         let ttl = settings.at_once(contact.activity);
         self.take(contact.activity, ttl, settings);
-        Heard::Granted {
-            ttl,
-            ttl_applied: settings.when_applied(contact.activity),
-            was,
-        }
+        Heard::Granted { ttl, ttl_applied: settings.when_applied(contact.activity), was }
     }
 
     fn hear_again(&mut self, now: Timestamp, call_id: CallId) -> Heard {
@@ -206,11 +200,7 @@ impl Lease {
         if self.call_id == NO_CALL {
             self.call_id = call_id;
         }
-        if self.call_id == call_id {
-            Heard::NotNewer { left: self.left(now) }
-        } else {
-            Heard::Forked
-        }
+        if self.call_id == call_id { Heard::NotNewer { left: self.left(now) } } else { Heard::Forked }
     }
 
     /// Evidence was read from the log. Answers whether it was of this incarnation and not overtaken.
@@ -248,10 +238,9 @@ impl Lease {
     /// Takes a lease of `ttl` from the last contact on.
     fn take(&mut self, activity: Activity, ttl: Millis, settings: &LeaseSettings) {
         (self.state, self.turns) = match activity {
-            Activity::Awake {
-                remaining,
-                then_asleep: true,
-            } => (LeaseState::Awake, self.heard + settings.awake_for(remaining)),
+            Activity::Awake { remaining, then_asleep: true } => {
+                (LeaseState::Awake, self.heard + settings.awake_for(remaining))
+            }
             Activity::Awake { .. } => (LeaseState::Awake, Timestamp::NEVER),
             Activity::Asleep => (LeaseState::Asleep, Timestamp::NEVER),
         };
@@ -277,11 +266,7 @@ impl Lease {
             self.deadline = now + self.patience(settings);
             self.state = LeaseState::Suspect;
             self.turns = Timestamp::NEVER;
-            out.push(Due::Suspect {
-                key,
-                incarnation,
-                beat,
-            });
+            out.push(Due::Suspect { key, incarnation, beat });
         }
         if now < self.deadline {
             return;
@@ -289,11 +274,7 @@ impl Lease {
         if may_end(self.holder) {
             self.proposed = true;
             self.deadline = now + VERDICT_TIMEOUT;
-            out.push(Due::Gone {
-                key,
-                incarnation,
-                beat,
-            });
+            out.push(Due::Gone { key, incarnation, beat });
         } else {
             self.deadline = now + RECHECK;
         }
@@ -324,11 +305,7 @@ impl Lease {
     }
 
     fn left(&self, now: Timestamp) -> Millis {
-        if self.state == LeaseState::Suspect {
-            Millis(0)
-        } else {
-            self.deadline.since(now)
-        }
+        if self.state == LeaseState::Suspect { Millis(0) } else { self.deadline.since(now) }
     }
 
     pub(super) fn view(&self, now: Timestamp) -> LeaseView {

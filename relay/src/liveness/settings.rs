@@ -51,10 +51,7 @@ impl Default for LeaseSettings {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LeaseSettingsError {
     /// The relay tells its own pauses only above a length, and could not keep a shorter lease honestly.
-    #[error(
-        "{whose}: the awake lease is {awake}, but must be longer than {}",
-        guard::PAUSE
-    )]
+    #[error("{whose}: the awake lease is {awake}, but must be longer than {}", guard::PAUSE)]
     AwakeTooShort {
         /// The defaults or a group.
         whose: String,
@@ -89,37 +86,16 @@ pub enum LeaseSettingsError {
 impl LeaseSettings {
     fn check(&self, whose: &str) -> Result<(), LeaseSettingsError> {
         let whose = || whose.to_owned();
-        let Self {
-            awake,
-            asleep,
-            margin,
-            suspect_grace,
-            undeclared_freeze: _,
-        } = *self;
+        let Self { awake, asleep, margin, suspect_grace, undeclared_freeze: _ } = *self;
         if awake <= guard::PAUSE {
-            return Err(LeaseSettingsError::AwakeTooShort {
-                whose: whose(),
-                awake,
-            });
+            return Err(LeaseSettingsError::AwakeTooShort { whose: whose(), awake });
         }
         if asleep < awake {
-            return Err(LeaseSettingsError::AsleepBelowAwake {
-                whose: whose(),
-                asleep,
-                awake,
-            });
+            return Err(LeaseSettingsError::AsleepBelowAwake { whose: whose(), asleep, awake });
         }
-        let lengths = [
-            ("the asleep lease", asleep),
-            ("the margin", margin),
-            ("the grace", suspect_grace),
-        ];
+        let lengths = [("the asleep lease", asleep), ("the margin", margin), ("the grace", suspect_grace)];
         match lengths.into_iter().find(|(_, length)| *length > LONGEST) {
-            Some((what, length)) => Err(LeaseSettingsError::TooLong {
-                whose: whose(),
-                what,
-                length,
-            }),
+            Some((what, length)) => Err(LeaseSettingsError::TooLong { whose: whose(), what, length }),
             None => Ok(()),
         }
     }
@@ -127,14 +103,8 @@ impl LeaseSettings {
     /// The lease that a contact earns once its evidence was applied.
     pub fn when_applied(&self, activity: Activity) -> Millis {
         match activity {
-            Activity::Awake {
-                remaining,
-                then_asleep: true,
-            } => self.awake_for(remaining) + self.asleep,
-            Activity::Awake {
-                remaining: Some(remaining),
-                ..
-            } => self.awake.min(remaining + self.margin),
+            Activity::Awake { remaining, then_asleep: true } => self.awake_for(remaining) + self.asleep,
+            Activity::Awake { remaining: Some(remaining), .. } => self.awake.min(remaining + self.margin),
             Activity::Awake { remaining: None, .. } => self.awake,
             Activity::Asleep => self.asleep,
         }
@@ -167,10 +137,7 @@ impl LeasePolicy {
         groups: impl IntoIterator<Item = (Group, LeaseSettings)>,
     ) -> Result<Self, LeaseSettingsError> {
         defaults.check("the default leases")?;
-        let mut policy = Self {
-            settings: vec![defaults],
-            groups: HashMap::new(),
-        };
+        let mut policy = Self { settings: vec![defaults], groups: HashMap::new() };
         for (group, settings) in groups {
             settings.check(&format!("the leases of group {group}"))?;
             let number = u16::try_from(policy.settings.len())
@@ -188,11 +155,7 @@ impl LeasePolicy {
 
     /// The longest awake lease of all groups: how long a restarted relay listens before it ends anybody.
     pub fn longest_awake(&self) -> Millis {
-        self.settings
-            .iter()
-            .map(|settings| settings.awake)
-            .max()
-            .unwrap_or_default()
+        self.settings.iter().map(|settings| settings.awake).max().unwrap_or_default()
     }
 
     pub(super) fn number(&self, group: &Group) -> u16 {
@@ -217,24 +180,15 @@ mod tests {
         let usual = LeaseSettings::default();
         assert_eq!(refusal(usual), "accepted");
         assert_eq!(
-            refusal(LeaseSettings {
-                awake: Millis(0),
-                ..usual
-            }),
+            refusal(LeaseSettings { awake: Millis(0), ..usual }),
             "the default leases: the awake lease is 0 ms, but must be longer than 250 ms"
         );
         assert_eq!(
-            refusal(LeaseSettings {
-                asleep: Millis(2_999),
-                ..usual
-            }),
+            refusal(LeaseSettings { asleep: Millis(2_999), ..usual }),
             "the default leases: the asleep lease is 2999 ms, but must not be shorter than the awake lease, 3000 ms"
         );
         assert_eq!(
-            refusal(LeaseSettings {
-                margin: Millis::from_secs(90_000),
-                ..usual
-            }),
+            refusal(LeaseSettings { margin: Millis::from_secs(90_000), ..usual }),
             "the default leases: the margin is 90000000 ms, but must be at most 86400000 ms"
         );
     }
@@ -243,20 +197,12 @@ mod tests {
     fn a_group_may_differ_and_is_named_when_it_is_wrong() -> Result<(), Box<dyn std::error::Error>> {
         let ads: Group = "ads".parse()?;
         let usual = LeaseSettings::default();
-        let patient = LeaseSettings {
-            asleep: Millis::from_secs(1_800),
-            ..usual
-        };
+        let patient = LeaseSettings { asleep: Millis::from_secs(1_800), ..usual };
         let policy = LeasePolicy::new(usual, [(ads.clone(), patient)])?;
         assert_eq!(policy.of(&ads), &patient);
         assert_eq!(policy.of(&"other".parse()?), &usual);
-        let hasty = LeaseSettings {
-            awake: Millis(250),
-            ..usual
-        };
-        let refused = LeasePolicy::new(usual, [(ads, hasty)])
-            .map_err(|error| error.to_string())
-            .err();
+        let hasty = LeaseSettings { awake: Millis(250), ..usual };
+        let refused = LeasePolicy::new(usual, [(ads, hasty)]).map_err(|error| error.to_string()).err();
         assert_eq!(
             refused.as_deref(),
             Some("the leases of group ads: the awake lease is 250 ms, but must be longer than 250 ms")
@@ -267,23 +213,11 @@ mod tests {
     #[test]
     fn an_invocation_bounds_its_own_lease() {
         let settings = LeaseSettings::default();
-        let awake = |remaining, then_asleep| Activity::Awake {
-            remaining,
-            then_asleep,
-        };
+        let awake = |remaining, then_asleep| Activity::Awake { remaining, then_asleep };
         assert_eq!(settings.when_applied(awake(None, false)), Millis(3_000));
-        assert_eq!(
-            settings.when_applied(awake(Some(Millis(100)), false)),
-            Millis(600)
-        );
-        assert_eq!(
-            settings.when_applied(awake(Some(Millis(60_000)), false)),
-            Millis(3_000)
-        );
-        assert_eq!(
-            settings.when_applied(awake(Some(Millis(100)), true)),
-            Millis(600_100)
-        );
+        assert_eq!(settings.when_applied(awake(Some(Millis(100)), false)), Millis(600));
+        assert_eq!(settings.when_applied(awake(Some(Millis(60_000)), false)), Millis(3_000));
+        assert_eq!(settings.when_applied(awake(Some(Millis(100)), true)), Millis(600_100));
         assert_eq!(settings.when_applied(awake(None, true)), Millis(603_000));
         assert_eq!(settings.at_once(awake(None, true)), Millis(3_000));
         assert_eq!(settings.at_once(Activity::Asleep), Millis(3_000));

@@ -149,15 +149,13 @@ impl LeaseTable {
     /// A request of a node arrived. Grants at most an awake lease; a longer one waits for
     /// [`Self::evidence_applied`]. A wake takes effect at once: it gives up what was left of the sleep.
     pub fn heard(&self, now: Timestamp, key: LeaseKey, contact: &Contact) -> Heard {
-        self.change(key, |lease, settings| lease.hear(now, contact, settings))
-            .unwrap_or(Heard::Unknown)
+        self.change(key, |lease, settings| lease.hear(now, contact, settings)).unwrap_or(Heard::Unknown)
     }
 
     /// Evidence was read from the log, of this relay or of another one. All that the fold accepts must be told
     /// here, because a Gone names the newest beat that was. Answers whether it counted.
     pub fn evidence_applied(&self, now: Timestamp, key: LeaseKey, evidence: &Evidence, by: Session) -> bool {
-        self.change(key, |lease, settings| lease.apply(now, evidence, by, settings))
-            .unwrap_or(false)
+        self.change(key, |lease, settings| lease.apply(now, evidence, by, settings)).unwrap_or(false)
     }
 
     /// A Join took effect, with the evidence that rode on it. The same one again is only evidence.
@@ -169,16 +167,8 @@ impl LeaseTable {
                 let tally = self.tally(key.namespace);
                 tally.joined(lease.state);
                 let place = self.wheel.lock().insert(key, Place::of(lease.next_look()));
-                let placed = Mutex::new(Placed {
-                    lease,
-                    place,
-                    later: None,
-                });
-                vacant.insert(Slot {
-                    placed,
-                    tally,
-                    group: number,
-                });
+                let placed = Mutex::new(Placed { lease, place, later: None });
+                vacant.insert(Slot { placed, tally, group: number });
             }
             Entry::Occupied(mut occupied) => {
                 let slot = occupied.get_mut();
@@ -188,9 +178,7 @@ impl LeaseTable {
                     placed.lease = lease;
                     slot.group = number;
                 } else {
-                    placed
-                        .lease
-                        .apply(now, evidence, by, self.policy.numbered(slot.group));
+                    placed.lease.apply(now, evidence, by, self.policy.numbered(slot.group));
                 }
                 slot.tally.moved(before, placed.lease.state);
                 placed.place_earlier(key, &self.wheel);
@@ -201,13 +189,7 @@ impl LeaseTable {
     /// The members that the fold knew at the start. None has less than one awake lease, because nobody listened
     /// to them while the relay was away (rule L6).
     pub fn restored(&self, now: Timestamp, members: impl IntoIterator<Item = Restored>) {
-        for Restored {
-            key,
-            group,
-            mut evidence,
-            holder,
-        } in members
-        {
+        for Restored { key, group, mut evidence, holder } in members {
             evidence.ttl = evidence.ttl.max(self.policy.of(&group).awake);
             self.admitted(now, key, &group, &evidence, holder);
         }
@@ -254,13 +236,7 @@ impl LeaseTable {
             }
             let before = placed.lease.state;
             let settings = self.policy.numbered(slot.group);
-            placed.lease.look(
-                key,
-                now,
-                settings,
-                |holder| hold.is_none() && answers_for(holder),
-                out,
-            );
+            placed.lease.look(key, now, settings, |holder| hold.is_none() && answers_for(holder), out);
             slot.tally.moved(before, placed.lease.state);
             placed.place_again(key, &self.wheel);
         }
@@ -280,13 +256,11 @@ impl LeaseTable {
 
     /// Members of a namespace by state.
     pub fn counts(&self, namespace: u32) -> MemberCounts {
-        self.tallies
-            .get(&namespace)
-            .map_or_else(MemberCounts::default, |tally| MemberCounts {
-                awake: tally.awake.load(Ordering::Relaxed),
-                asleep: tally.asleep.load(Ordering::Relaxed),
-                suspect: tally.suspect.load(Ordering::Relaxed),
-            })
+        self.tallies.get(&namespace).map_or_else(MemberCounts::default, |tally| MemberCounts {
+            awake: tally.awake.load(Ordering::Relaxed),
+            asleep: tally.asleep.load(Ordering::Relaxed),
+            suspect: tally.suspect.load(Ordering::Relaxed),
+        })
     }
 
     fn tally(&self, namespace: u32) -> Arc<Tally> {

@@ -34,10 +34,7 @@ fn slot(bucket: u64) -> usize {
 
 impl Wheel {
     pub(super) fn new() -> Self {
-        Self {
-            buckets: (0..BUCKETS).map(|_| Vec::new()).collect(),
-            cursor: 0,
-        }
+        Self { buckets: (0..BUCKETS).map(|_| Vec::new()).collect(), cursor: 0 }
     }
 
     /// Puts a lease where it is looked at next, and says where that is. What lies beyond the ring is put into its
@@ -62,9 +59,7 @@ impl Wheel {
     /// When the first bucket that holds anything fires.
     pub(super) fn next(&self) -> Option<Timestamp> {
         let occupied = |bucket: &u64| !self.buckets[slot(*bucket)].is_empty();
-        (self.cursor..self.cursor + BUCKETS)
-            .find(occupied)
-            .map(|bucket| Timestamp(bucket * BUCKET_MS))
+        (self.cursor..self.cursor + BUCKETS).find(occupied).map(|bucket| Timestamp(bucket * BUCKET_MS))
     }
 
     #[cfg(test)]
@@ -80,10 +75,7 @@ mod tests {
     use super::*;
 
     fn key(node: u64) -> LeaseKey {
-        LeaseKey {
-            namespace: 0,
-            node: NodeId(node),
-        }
+        LeaseKey { namespace: 0, node: NodeId(node) }
     }
 
     fn fired(wheel: &mut Wheel, now: u64) -> Vec<u64> {
@@ -109,21 +101,10 @@ mod tests {
     fn what_is_too_far_or_already_past_is_looked_at_at_the_edge_of_the_ring() {
         let mut wheel = Wheel::new();
         assert_eq!(fired(&mut wheel, 1_000), []);
-        assert_eq!(
-            wheel.insert(key(1), Place::of(Timestamp(500))),
-            Place(11),
-            "in the past: next"
-        );
-        assert_eq!(
-            wheel.insert(key(2), Place::of(Timestamp(u64::MAX))),
-            Place(11 + BUCKETS - 1)
-        );
+        assert_eq!(wheel.insert(key(1), Place::of(Timestamp(500))), Place(11), "in the past: next");
+        assert_eq!(wheel.insert(key(2), Place::of(Timestamp(u64::MAX))), Place(11 + BUCKETS - 1));
         assert_eq!(fired(&mut wheel, 1_100), [1]);
-        assert_eq!(
-            fired(&mut wheel, 10_000_000),
-            [2],
-            "one turn of the ring, however long it was"
-        );
+        assert_eq!(fired(&mut wheel, 10_000_000), [2], "one turn of the ring, however long it was");
         assert_eq!(wheel.next(), None);
     }
 }

@@ -130,11 +130,7 @@ impl Fold {
         shown.extend(check_head.then_some(pull.head));
         let highest = shown.iter().copied().max().unwrap_or_default();
         if highest > self.revision() {
-            return if pull.log_is_read {
-                Ok(Some(Lost::History))
-            } else {
-                Err(PullError::Behind(highest))
-            };
+            return if pull.log_is_read { Ok(Some(Lost::History)) } else { Err(PullError::Behind(highest)) };
         }
         let valid = shown.iter().all(|revision| self.is_valid(*revision)) || self.traps.has(Trap::NoOpen);
         Ok((!valid).then_some(Lost::History))
@@ -161,11 +157,7 @@ impl<'a> Walk<'a> {
         restart: Option<Lost>,
     ) -> Self {
         let as_of = fold.revision();
-        let token = pull
-            .token
-            .as_ref()
-            .and_then(|it| it.as_ref().ok())
-            .filter(|_| restart.is_none());
+        let token = pull.token.as_ref().and_then(|it| it.as_ref().ok()).filter(|_| restart.is_none());
         let mut walk = Self {
             fold,
             state,
@@ -195,16 +187,10 @@ impl<'a> Walk<'a> {
 
     /// Where the reader is in a collection; a fresh start if rows that it may still show were dropped there.
     fn place(&mut self, number: usize, token: Option<&Token>, held_since: Option<Revision>) -> Place {
-        let fresh = Place {
-            cursor: Revision::ZERO,
-            boot_start: Some(self.as_of),
-        };
+        let fresh = Place { cursor: Revision::ZERO, boot_start: Some(self.as_of) };
         let place = match token {
             Some(token) => token.place(number).unwrap_or(fresh),
-            None => Place {
-                boot_start: held_since.or(fresh.boot_start),
-                ..fresh
-            },
+            None => Place { boot_start: held_since.or(fresh.boot_start), ..fresh },
         };
         if place.boot_start.unwrap_or(place.cursor) >= self.floor(number) {
             return place;
@@ -224,9 +210,7 @@ impl<'a> Walk<'a> {
     }
 
     fn name(&self, number: usize) -> &'a str {
-        number
-            .checked_sub(1)
-            .map_or(MEMBERS, |number| self.state.collections()[number].name.as_str())
+        number.checked_sub(1).map_or(MEMBERS, |number| self.state.collections()[number].name.as_str())
     }
 
     fn run(mut self, pull: &Pull<'_>) -> Chunk {
@@ -238,20 +222,12 @@ impl<'a> Walk<'a> {
             if !full {
                 let end = match number.checked_sub(1) {
                     None => self.members(place, pull.acked),
-                    Some(collection) => self.rows(
-                        &self.state.collections()[collection],
-                        place,
-                        pull.acked,
-                        &mut writer,
-                    ),
+                    Some(collection) => {
+                        self.rows(&self.state.collections()[collection], place, pull.acked, &mut writer)
+                    }
                 };
                 match end {
-                    None => {
-                        place = Place {
-                            cursor: self.as_of,
-                            boot_start: None,
-                        }
-                    }
+                    None => place = Place { cursor: self.as_of, boot_start: None },
                     Some(stopped_after) => {
                         full = true;
                         place.cursor = stopped_after;
@@ -279,9 +255,7 @@ impl<'a> Walk<'a> {
             if pull.members {
                 self.chunk.caught_up_in.push(MEMBERS.to_owned());
             }
-            self.chunk
-                .caught_up_in
-                .extend(pull.collections.iter().map(|name| name.as_str().to_owned()));
+            self.chunk.caught_up_in.extend(pull.collections.iter().map(|name| name.as_str().to_owned()));
         }
         self.chunk
     }
@@ -311,9 +285,7 @@ impl<'a> Walk<'a> {
                 return Some(cursor);
             }
             cursor = at;
-            self.budget = self
-                .budget
-                .saturating_sub(MEMBER_BYTES + entry.group.as_str().len());
+            self.budget = self.budget.saturating_sub(MEMBER_BYTES + entry.group.as_str().len());
             self.chunk.members.push((at, entry.clone()));
             self.chunk.rows += 1;
         }
@@ -329,11 +301,8 @@ impl<'a> Walk<'a> {
         out: &mut RowWriter<'_>,
     ) -> Option<Revision> {
         let owed = |at: Revision, row: &Row<RowBody>| !self.skips(at, row.body.is_dead(), place, acked);
-        let mut changed = collection
-            .table()
-            .changed_after(place.cursor)
-            .filter(|(at, _, row)| owed(*at, row))
-            .peekable();
+        let mut changed =
+            collection.table().changed_after(place.cursor).filter(|(at, _, row)| owed(*at, row)).peekable();
         let (mut together, mut open, mut cursor) = (Vec::new(), None, place.cursor);
         while let Some((at, _, row)) = changed.next() {
             together.clear();
@@ -414,20 +383,13 @@ pub(super) fn write_touched(state: &NamespaceState, delta: &Delta, out: &mut Row
     let collection = state.collection(name);
     match &delta.change {
         Change::Counter(_) => {
-            let counter = collection
-                .and_then(|it| it.counter(key))
-                .copied()
-                .unwrap_or_default();
+            let counter = collection.and_then(|it| it.counter(key)).copied().unwrap_or_default();
             out.key(name, key, Type::Counter);
             out.counter(counter.value(), counter.total);
         }
         Change::Set(change) => {
             let present = |element: &str| collection.is_some_and(|it| it.is_present(key, element));
-            let added = change
-                .add
-                .iter()
-                .filter(|it| !present(it.as_str()))
-                .map(|it| (it, false));
+            let added = change.add.iter().filter(|it| !present(it.as_str())).map(|it| (it, false));
             let removed = change
                 .remove
                 .iter()
@@ -460,17 +422,9 @@ pub(super) fn write_matching(
     max_bytes: usize,
     out: &mut RowWriter<'_>,
 ) -> Option<String> {
-    let (prefix, exact) = pattern
-        .strip_suffix('*')
-        .map_or((pattern, true), |prefix| (prefix, false));
-    let keys = if exact {
-        collection.keys().named(prefix)
-    } else {
-        collection.keys().with_prefix(prefix)
-    };
-    let matching = keys
-        .into_iter()
-        .filter(|(name, ..)| after.is_none_or(|after| *name > after));
+    let (prefix, exact) = pattern.strip_suffix('*').map_or((pattern, true), |prefix| (prefix, false));
+    let keys = if exact { collection.keys().named(prefix) } else { collection.keys().with_prefix(prefix) };
+    let matching = keys.into_iter().filter(|(name, ..)| after.is_none_or(|after| *name > after));
     let mut last: Option<&str> = None;
     for (name, kind, key) in matching {
         // All types of one name go together, so that a page ends between two names.
@@ -480,10 +434,7 @@ pub(super) fn write_matching(
         let mut open = Some(key);
         out.key(collection.name.as_str(), name, kind);
         let visible = |row: &&Row<RowBody>| kind != Type::Set || !row.body.is_dead();
-        collection
-            .rows_of(key)
-            .filter(visible)
-            .for_each(|row| write_row(collection, row, &mut open, out));
+        collection.rows_of(key).filter(visible).for_each(|row| write_row(collection, row, &mut open, out));
         last = Some(name);
     }
     None

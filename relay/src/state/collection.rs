@@ -151,16 +151,11 @@ impl Collection {
     }
 
     pub(super) fn has_element(&self, key: &str, element: &str) -> bool {
-        self.keys
-            .find(key, Type::Set)
-            .is_some_and(|key| self.element(key, element).is_some())
+        self.keys.find(key, Type::Set).is_some_and(|key| self.element(key, element).is_some())
     }
 
     pub(super) fn is_present(&self, key: &str, element: &str) -> bool {
-        let row = self
-            .keys
-            .find(key, Type::Set)
-            .and_then(|key| self.element(key, element));
+        let row = self.keys.find(key, Type::Set).and_then(|key| self.element(key, element));
         row.is_some_and(|id| !self.table.row(id).body.is_dead())
     }
 
@@ -169,9 +164,7 @@ impl Collection {
             RowBody::Element(of, name, _) => *of == key && name == element,
             _ => false,
         };
-        self.elements
-            .find(self.keys.hash((key, element)), matches)
-            .map(RowId)
+        self.elements.find(self.keys.hash((key, element)), matches).map(RowId)
     }
 
     /// The rows of one key; for a set this walks the whole collection's rows of that key.
@@ -223,9 +216,8 @@ impl Collection {
         let Some(key) = self.keys.find_or_insert(key, Type::Set) else {
             return;
         };
-        let Some(id) = self
-            .element(key, element)
-            .or_else(|| self.insert_element(key, element, SetElement::default()))
+        let Some(id) =
+            self.element(key, element).or_else(|| self.insert_element(key, element, SetElement::default()))
         else {
             return;
         };
@@ -239,11 +231,7 @@ impl Collection {
     }
 
     pub(super) fn remove_element(&mut self, key: &str, element: &str, as_of: Revision, at: Revision) {
-        let Some(id) = self
-            .keys
-            .find(key, Type::Set)
-            .and_then(|key| self.element(key, element))
-        else {
+        let Some(id) = self.keys.find(key, Type::Set).and_then(|key| self.element(key, element)) else {
             return; // nothing there: nothing to write
         };
         let before = self.table.before(id);
@@ -302,9 +290,7 @@ impl Collection {
     }
 
     fn insert_element(&mut self, key: KeyId, name: &str, element: SetElement) -> Option<RowId> {
-        let id = self
-            .table
-            .insert(RowBody::Element(key, CompactString::new(name), element))?;
+        let id = self.table.insert(RowBody::Element(key, CompactString::new(name), element))?;
         self.place_element(key, name, id);
         Some(id)
     }
@@ -324,11 +310,7 @@ impl Collection {
         let heap = self.table.row(id).body.heap_bytes();
         let entry = self.keys.entry_mut(key);
         entry.rows += 1;
-        let key_bytes = if entry.rows == 1 {
-            KEY_BYTES + entry.name.len()
-        } else {
-            0
-        };
+        let key_bytes = if entry.rows == 1 { KEY_BYTES + entry.name.len() } else { 0 };
         self.bytes += ROW_BYTES + heap + key_bytes;
     }
 
@@ -337,10 +319,7 @@ impl Collection {
     /// Drops dead rows beyond the larger of `at_least` and a quarter of the live ones. Returns how many.
     pub(super) fn collect(&mut self, at_least: usize) -> usize {
         let mut dropped = 0;
-        while let Some((id, row)) = self
-            .table
-            .drop_oldest_dead(at_least.max(self.table.live_rows() / 4))
-        {
+        while let Some((id, row)) = self.table.drop_oldest_dead(at_least.max(self.table.live_rows() / 4)) {
             self.forget(id, &row);
             dropped += 1;
         }

@@ -53,10 +53,8 @@ impl Index {
     /// Notes that `row` changed at `at`, which is not below any revision noted before.
     pub(super) fn append(&mut self, at: Revision, row: RowId) {
         // A revision stays within one segment, so that a search by revision finds all of it.
-        let full = self
-            .segments
-            .last()
-            .is_none_or(|last| last.is_full() && last.revisions.last() != Some(&at));
+        let full =
+            self.segments.last().is_none_or(|last| last.is_full() && last.revisions.last() != Some(&at));
         if full {
             if let Some(last) = self.segments.last().filter(|last| last.is_untidy()) {
                 self.untidy.push_back(last.first());
@@ -74,9 +72,7 @@ impl Index {
     }
 
     fn position_of(&self, at: Revision) -> Option<usize> {
-        self.segments
-            .partition_point(|segment| segment.first() <= at)
-            .checked_sub(1)
+        self.segments.partition_point(|segment| segment.first() <= at).checked_sub(1)
     }
 
     /// Notes that the entry at `at` of some row is dead.
@@ -103,20 +99,12 @@ impl Index {
         let Some(first) = self.untidy.pop_front() else {
             return false;
         };
-        let Some(position) = self
-            .position_of(first)
-            .filter(|at| self.segments[*at].first() == first)
-        else {
+        let Some(position) = self.position_of(first).filter(|at| self.segments[*at].first() == first) else {
             return !self.untidy.is_empty();
         };
         let old = std::mem::take(&mut self.segments[position]);
         let mut kept = Segment::default();
-        for (at, row) in old
-            .revisions
-            .into_iter()
-            .zip(old.rows)
-            .filter(|(at, row)| is_live(*at, *row))
-        {
+        for (at, row) in old.revisions.into_iter().zip(old.rows).filter(|(at, row)| is_live(*at, *row)) {
             kept.push(at, row);
         }
         self.put_back(position, kept);
@@ -129,9 +117,8 @@ impl Index {
             self.segments.remove(position);
             return;
         }
-        let before = position
-            .checked_sub(1)
-            .filter(|b| self.segments[*b].revisions.len() + kept.live <= SEGMENT);
+        let before =
+            position.checked_sub(1).filter(|b| self.segments[*b].revisions.len() + kept.live <= SEGMENT);
         match before {
             Some(before) => {
                 self.segments.remove(position);
@@ -150,20 +137,11 @@ impl Index {
     /// All entries after `cursor`, dead ones too, in the order of their revisions.
     pub(super) fn after(&self, cursor: Revision) -> impl Iterator<Item = (Revision, RowId)> + '_ {
         let from = self.position_of(cursor).unwrap_or(0);
-        let skip = self
-            .segments
-            .get(from)
-            .map_or(0, |it| it.revisions.partition_point(|at| *at <= cursor));
-        self.segments[from..]
-            .iter()
-            .enumerate()
-            .flat_map(move |(nth, segment)| {
-                let skip = if nth == 0 { skip } else { 0 };
-                segment.revisions[skip..]
-                    .iter()
-                    .copied()
-                    .zip(segment.rows[skip..].iter().copied())
-            })
+        let skip = self.segments.get(from).map_or(0, |it| it.revisions.partition_point(|at| *at <= cursor));
+        self.segments[from..].iter().enumerate().flat_map(move |(nth, segment)| {
+            let skip = if nth == 0 { skip } else { 0 };
+            segment.revisions[skip..].iter().copied().zip(segment.rows[skip..].iter().copied())
+        })
     }
 
     /// An upper bound of the live entries after `cursor`, in time of the number of segments.

@@ -23,9 +23,7 @@ const PARTS: usize = 64;
 
 impl Default for Places {
     fn default() -> Self {
-        Self {
-            parts: vec![HashTable::new(); PARTS],
-        }
+        Self { parts: vec![HashTable::new(); PARTS] }
     }
 }
 
@@ -36,9 +34,7 @@ impl Places {
     }
 
     pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        self.parts[Self::part(hash)]
-            .find(hash, |place| is_it(*place))
-            .copied()
+        self.parts[Self::part(hash)].find(hash, |place| is_it(*place)).copied()
     }
 
     pub(super) fn insert(&mut self, hash: u64, place: u32, hash_of: impl Fn(u32) -> u64) {
@@ -98,12 +94,7 @@ impl Keys {
         if let Some(id) = self.find(name, kind) {
             return Some(id);
         }
-        let entry = KeyEntry {
-            name: CompactString::new(name),
-            kind,
-            scalar: None,
-            rows: 0,
-        };
+        let entry = KeyEntry { name: CompactString::new(name), kind, scalar: None, rows: 0 };
         let id = if let Some(id) = self.free.pop() {
             self.entries[id.0 as usize] = entry;
             id
@@ -131,10 +122,7 @@ impl Keys {
 
     /// The keys of that very name, in the order of their types.
     pub(super) fn named<'a>(&'a self, name: &'a str) -> Vec<(&'a str, Type, KeyId)> {
-        Type::ALL
-            .into_iter()
-            .filter_map(|kind| Some((name, kind, self.find(name, kind)?)))
-            .collect()
+        Type::ALL.into_iter().filter_map(|kind| Some((name, kind, self.find(name, kind)?))).collect()
     }
 
     /// The keys whose names begin with `prefix`, in the order of their names and types.

@@ -167,10 +167,7 @@ impl Members {
 
     pub(super) fn tombstones_in_order(&self) -> impl Iterator<Item = (NodeId, &Tombstone)> {
         self.ended.iter().filter_map(|(node, incarnation)| {
-            self.tombstones
-                .get(node)
-                .filter(|it| it.incarnation == *incarnation)
-                .map(|it| (*node, it))
+            self.tombstones.get(node).filter(|it| it.incarnation == *incarnation).map(|it| (*node, it))
         })
     }
 
@@ -196,11 +193,7 @@ impl Members {
         session: u64,
         log_time_ms: u64,
     ) -> bool {
-        let Some(member) = self
-            .live
-            .get_mut(&node)
-            .filter(|it| it.incarnation == incarnation)
-        else {
+        let Some(member) = self.live.get_mut(&node).filter(|it| it.incarnation == incarnation) else {
             return false;
         };
         let newest = contact.beat >= member.soft.beat;
@@ -232,17 +225,9 @@ impl Members {
             return JoinVerdict::Full;
         }
         let before = self.live.remove(&join.node).map(|it| (it.last, it.joined_at_ms));
-        let before = before.or_else(|| {
-            self.tombstones
-                .remove(&join.node)
-                .map(|it| (it.last, now.stamp_ms))
-        });
+        let before = before.or_else(|| self.tombstones.remove(&join.node).map(|it| (it.last, now.stamp_ms)));
         let (last, joined_at_ms) = before.unwrap_or((LastPush::default(), now.stamp_ms));
-        let silent = Contact {
-            beat: Beat(0),
-            asleep: false,
-            lease_ms: 0,
-        };
+        let silent = Contact { beat: Beat(0), asleep: false, lease_ms: 0 };
         let member = Member {
             incarnation: join.incarnation,
             boot_id: join.boot_id,
@@ -283,10 +268,7 @@ impl Members {
 
     /// Ends a membership, if nothing newer is known of it.
     pub(super) fn gone(&mut self, gone: &Gone, at: Revision, now: Now, limits: &Limits) -> bool {
-        let known = self
-            .live
-            .get(&gone.node)
-            .filter(|member| member.incarnation == gone.incarnation);
+        let known = self.live.get(&gone.node).filter(|member| member.incarnation == gone.incarnation);
         let Some(member) = known else { return false };
         if gone.cause == Cause::Expired && member.soft.beat > gone.beat {
             return false;
@@ -316,12 +298,7 @@ impl Members {
         gone: Option<Cause>,
         at: Revision,
     ) {
-        let entry = RosterEntry {
-            node,
-            incarnation,
-            group,
-            gone,
-        };
+        let entry = RosterEntry { node, incarnation, group, gone };
         let place = match self.places.get(&node) {
             Some(place) => *place,
             None => {
@@ -340,10 +317,7 @@ impl Members {
     /// Drops tombstones that are too old or too many.
     pub(super) fn forget_ended(&mut self, log_time_ms: u64, limits: &Limits) {
         while let Some((node, incarnation)) = self.ended.front().copied() {
-            let valid = self
-                .tombstones
-                .get(&node)
-                .filter(|it| it.incarnation == incarnation);
+            let valid = self.tombstones.get(&node).filter(|it| it.incarnation == incarnation);
             if let Some(tombstone) = valid {
                 let expired = log_time_ms.saturating_sub(tombstone.ended_at_ms) > limits.tombstone_ms;
                 if !expired && self.tombstones.len() as u64 <= limits.tombstones_max {
@@ -357,10 +331,7 @@ impl Members {
 
     /// Drops rows of ended members beyond the cap, as in every collection.
     pub(super) fn collect(&mut self, at_least: usize) {
-        while let Some((_, row)) = self
-            .roster
-            .drop_oldest_dead(at_least.max(self.roster.live_rows() / 4))
-        {
+        while let Some((_, row)) = self.roster.drop_oldest_dead(at_least.max(self.roster.live_rows() / 4)) {
             if let Some(entry) = row.body.0 {
                 self.places.remove(&entry.node);
             }

@@ -33,7 +33,7 @@ pub use members::{JoinVerdict, LastPush, Member, Refused, RosterEntry, Soft, Tom
 pub use namespace::View;
 pub use policy::Limits;
 pub use push::{PushVerdict, WriteVerdict};
-pub use snapshot::{RestoreError, StateHash};
+pub use snapshot::{Restore, RestoreError, StateHash};
 pub use token::{Token, TokenError};
 
 use members::Now;
@@ -68,6 +68,13 @@ pub enum Verdict {
     Gone(bool),
 }
 
+impl Verdict {
+    /// Whether deltas took effect, now or before.
+    pub fn is_bound(&self) -> bool {
+        matches!(self, Self::Push(PushVerdict::Bound { .. }) | Self::Write(WriteVerdict::Bound { .. }))
+    }
+}
+
 /// The state of one log: all its namespaces.
 #[derive(Clone, Debug, Default)]
 pub struct Fold {
@@ -90,10 +97,7 @@ impl Fold {
 
     /// A fold that leaves out a rule.
     pub fn with_traps(traps: Traps) -> Self {
-        Self {
-            traps,
-            ..Self::default()
-        }
+        Self { traps, ..Self::default() }
     }
 
     /// The revision of the last record applied.
@@ -123,9 +127,7 @@ impl Fold {
 
     /// The namespaces that ever were written to, with what is in them.
     pub fn namespaces(&self) -> impl Iterator<Item = (&Namespace, View<'_>)> {
-        self.names
-            .iter()
-            .map(|(name, number)| (name, self.view_of(*number)))
+        self.names.iter().map(|(name, number)| (name, self.view_of(*number)))
     }
 
     /// A namespace, to be read.
@@ -139,9 +141,7 @@ impl Fold {
 
     /// Whether something in the state waits for log time to pass.
     pub fn awaits_log_time(&self) -> bool {
-        self.namespaces
-            .iter()
-            .any(|it| it.members.tombstone_count() > 0 || it.once.len() > 0)
+        self.namespaces.iter().any(|it| it.members.tombstone_count() > 0 || it.once.len() > 0)
     }
 
     /// Applies a frame, record by record.
@@ -188,10 +188,7 @@ impl Fold {
     }
 
     fn now(&self) -> Now {
-        Now {
-            log_time_ms: self.log_time_ms,
-            stamp_ms: self.stamp_ms,
-        }
+        Now { log_time_ms: self.log_time_ms, stamp_ms: self.stamp_ms }
     }
 
     /// The number of a namespace, made if it is new and one more may be.
@@ -212,13 +209,8 @@ impl Fold {
         let Some(number) = self.names.get(&push.namespace).copied() else {
             return PushVerdict::Unknown;
         };
-        let context = context(
-            &self.segments,
-            &self.limits,
-            at,
-            (self.log_time_ms, self.stamp_ms),
-            self.traps,
-        );
+        let context =
+            context(&self.segments, &self.limits, at, (self.log_time_ms, self.stamp_ms), self.traps);
         let verdict = push::push(&mut self.namespaces[number], push, &context, session);
         self.note_untidy(number);
         verdict
@@ -226,18 +218,10 @@ impl Fold {
 
     fn write(&mut self, write: &Write, at: Revision) -> WriteVerdict {
         let Some(number) = self.namespace_number(&write.namespace) else {
-            return WriteVerdict::Refused(Refused {
-                reason: Reason::Quota,
-                deltas: Vec::new(),
-            });
+            return WriteVerdict::Refused(Refused { reason: Reason::Quota, deltas: Vec::new() });
         };
-        let context = context(
-            &self.segments,
-            &self.limits,
-            at,
-            (self.log_time_ms, self.stamp_ms),
-            self.traps,
-        );
+        let context =
+            context(&self.segments, &self.limits, at, (self.log_time_ms, self.stamp_ms), self.traps);
         let verdict = push::write(&mut self.namespaces[number], write, &context);
         self.note_untidy(number);
         verdict
@@ -272,9 +256,7 @@ impl Fold {
             return false;
         };
         let ended = self.namespaces[number].members.gone(gone, at, now, &limits);
-        self.namespaces[number]
-            .members
-            .collect(usize::try_from(limits.dead_rows_min).unwrap_or(usize::MAX));
+        self.namespaces[number].members.collect(usize::try_from(limits.dead_rows_min).unwrap_or(usize::MAX));
         self.note_untidy(number);
         ended
     }
@@ -287,13 +269,7 @@ impl Fold {
         for heard in &digest.evidence {
             if let Some(number) = self.names.get(&heard.namespace) {
                 let members = &mut self.namespaces[*number].members;
-                members.heard(
-                    heard.node,
-                    heard.incarnation,
-                    heard.contact,
-                    session,
-                    self.log_time_ms,
-                );
+                members.heard(heard.node, heard.incarnation, heard.contact, session, self.log_time_ms);
             }
         }
         let (log_time_ms, limits) = (self.log_time_ms, self.limits);
@@ -311,12 +287,5 @@ fn context<'a>(
     (log_time_ms, stamp_ms): (u64, u64),
     traps: Traps,
 ) -> push::Context<'a> {
-    push::Context {
-        at,
-        segments,
-        limits,
-        log_time_ms,
-        stamp_ms,
-        traps,
-    }
+    push::Context { at, segments, limits, log_time_ms, stamp_ms, traps }
 }

@@ -94,10 +94,7 @@ impl NamespaceState {
 
     /// Brings the sums over all collections up to date for one of them, without a walk over the others.
     pub(super) fn recount(&mut self, number: usize) {
-        let (rows, bytes) = (
-            self.collections[number].rows() as u64,
-            self.collections[number].bytes() as u64,
-        );
+        let (rows, bytes) = (self.collections[number].rows() as u64, self.collections[number].bytes() as u64);
         let (was_rows, was_bytes) = std::mem::replace(&mut self.counted[number], (rows, bytes));
         self.rows = self.rows + rows - was_rows;
         self.bytes = self.bytes + bytes - was_bytes;
@@ -192,11 +189,7 @@ impl<'a> View<'a> {
 
     /// Dead rows, without the members'.
     pub fn dead_rows(&self) -> u64 {
-        self.state
-            .collections
-            .iter()
-            .map(|it| it.table().dead_rows() as u64)
-            .sum()
+        self.state.collections.iter().map(|it| it.table().dead_rows() as u64).sum()
     }
 
     /// Estimated bytes of memory of the rows.

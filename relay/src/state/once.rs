@@ -75,9 +75,7 @@ impl OnceIds {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (OnceKey, u64, Outcome)> {
-        self.order
-            .iter()
-            .filter_map(|(key, at)| self.known.get(key).map(|outcome| (*key, *at, *outcome)))
+        self.order.iter().filter_map(|(key, at)| self.known.get(key).map(|outcome| (*key, *at, *outcome)))
     }
 
     pub(super) fn restore(&mut self, key: OnceKey, at: u64, outcome: Outcome) {

@@ -69,39 +69,23 @@ pub(super) fn push(
     session: u64,
 ) -> PushVerdict {
     if let Some(contact) = push.contact {
-        namespace
-            .members
-            .heard(push.node, push.incarnation, contact, session, context.log_time_ms);
+        namespace.members.heard(push.node, push.incarnation, contact, session, context.log_time_ms);
     }
-    let known = namespace
-        .members
-        .get(push.node)
-        .filter(|member| member.incarnation == push.incarnation);
+    let known = namespace.members.get(push.node).filter(|member| member.incarnation == push.incarnation);
     let Some(member) = known else {
         return PushVerdict::Unknown;
     };
     if push.push_no == member.last.push_no {
         let same = push.push_id == member.last.push_id || context.traps.has(Trap::NoClone);
-        return if same {
-            repeated(&member.last)
-        } else {
-            PushVerdict::Fork
-        };
+        return if same { repeated(&member.last) } else { PushVerdict::Fork };
     }
     if push.push_no < member.last.push_no {
         return PushVerdict::Old;
     }
-    let mut last = LastPush {
-        push_no: push.push_no,
-        push_id: push.push_id,
-        refused: None,
-        revision: context.at,
-    };
+    let mut last =
+        LastPush { push_no: push.push_no, push_id: push.push_id, refused: None, revision: context.at };
     let verdict = match check(namespace, &push.deltas, context) {
-        Ok(()) => PushVerdict::Bound {
-            revision: context.at,
-            duplicate: false,
-        },
+        Ok(()) => PushVerdict::Bound { revision: context.at, duplicate: false },
         Err(refused) => {
             // The number is used up: a late copy must not bind what the node was told is refused.
             last.refused = Some(refused.clone());
@@ -121,10 +105,7 @@ pub(super) fn push(
 
 fn repeated(last: &LastPush) -> PushVerdict {
     match &last.refused {
-        None => PushVerdict::Bound {
-            revision: last.revision,
-            duplicate: true,
-        },
+        None => PushVerdict::Bound { revision: last.revision, duplicate: true },
         Some(refused) => PushVerdict::Refused(refused.clone()),
     }
 }
@@ -134,34 +115,20 @@ pub(super) fn write(namespace: &mut NamespaceState, write: &Write, context: &Con
     let key = OnceKey::of_write(write.request_id.as_str());
     match namespace.once.get(key) {
         Some(Ok(revision)) => {
-            return WriteVerdict::Bound {
-                revision,
-                duplicate: true,
-            };
+            return WriteVerdict::Bound { revision, duplicate: true };
         }
         Some(Err(reason)) => {
-            return WriteVerdict::Refused(Refused {
-                reason,
-                deltas: Vec::new(),
-            });
+            return WriteVerdict::Refused(Refused { reason, deltas: Vec::new() });
         }
         None => {}
     }
     let checked = check(namespace, &write.deltas, context);
-    let outcome = checked
-        .as_ref()
-        .map(|()| context.at)
-        .map_err(|refused| refused.reason);
-    namespace
-        .once
-        .insert(key, outcome, context.log_time_ms, context.limits);
+    let outcome = checked.as_ref().map(|()| context.at).map_err(|refused| refused.reason);
+    namespace.once.insert(key, outcome, context.log_time_ms, context.limits);
     match checked {
         Ok(()) => {
             bind(namespace, &write.deltas, context);
-            WriteVerdict::Bound {
-                revision: context.at,
-                duplicate: false,
-            }
+            WriteVerdict::Bound { revision: context.at, duplicate: false }
         }
         Err(refused) => WriteVerdict::Refused(refused),
     }
@@ -174,19 +141,10 @@ fn check(namespace: &NamespaceState, deltas: &[Delta], context: &Context<'_>) ->
         .zip(deltas)
         .filter_map(|(nth, delta)| Some((nth, check_delta(namespace, delta, context).err()?)));
     for (nth, reason) in offences.take(Refused::NAMED) {
-        refused
-            .get_or_insert(Refused {
-                reason,
-                deltas: Vec::new(),
-            })
-            .deltas
-            .push(nth);
+        refused.get_or_insert(Refused { reason, deltas: Vec::new() }).deltas.push(nth);
     }
     if refused.is_none() && exceeds_quota(namespace, deltas, context.limits) {
-        refused = Some(Refused {
-            reason: Reason::Quota,
-            deltas: Vec::new(),
-        });
+        refused = Some(Refused { reason: Reason::Quota, deltas: Vec::new() });
     }
     refused.map_or(Ok(()), Err)
 }
@@ -194,10 +152,7 @@ fn check(namespace: &NamespaceState, deltas: &[Delta], context: &Context<'_>) ->
 fn check_delta(namespace: &NamespaceState, delta: &Delta, context: &Context<'_>) -> Result<(), Reason> {
     match &delta.change {
         Change::Counter(change) => check_counter(namespace, delta, change, context),
-        Change::Set(change) => change
-            .remove
-            .iter()
-            .try_for_each(|remove| context.check_as_of(remove.as_of)),
+        Change::Set(change) => change.remove.iter().try_for_each(|remove| context.check_as_of(remove.as_of)),
         Change::Register(change) => check_register(namespace, delta, change, context),
     }
 }
@@ -230,9 +185,7 @@ fn check_counter(
     change: &CounterDelta,
     context: &Context<'_>,
 ) -> Result<(), Reason> {
-    let row = namespace
-        .collection(delta.collection.as_str())
-        .and_then(|it| it.counter(delta.key.as_str()));
+    let row = namespace.collection(delta.collection.as_str()).and_then(|it| it.counter(delta.key.as_str()));
     if let Some(reset) = change.reset {
         context.check_as_of(reset.as_of)?;
         let born_later = row.is_none_or(|row| context.resolve(reset.as_of) < row.born);
@@ -248,10 +201,7 @@ fn check_counter(
 
 fn resolve_reset(change: &CounterDelta, total: i64, context: &Context<'_>) -> Option<(Revision, i64)> {
     let reset = change.reset?;
-    Some((
-        context.resolve(reset.as_of),
-        if reset.as_of.is_some() { reset.total } else { total },
-    ))
+    Some((context.resolve(reset.as_of), if reset.as_of.is_some() { reset.total } else { total }))
 }
 
 /// What the delta adds beside what its idempotency ids have added before.
@@ -277,16 +227,8 @@ fn check_register(
     let Some(collection) = namespace.collection(delta.collection.as_str()) else {
         return Ok(());
     };
-    let stamped = collection.stamp(
-        delta.key.as_str(),
-        context.resolve(change.as_of),
-        clamp(change, context),
-    );
-    if stamped.is_none() && !context.blind() {
-        Err(Reason::Stale)
-    } else {
-        Ok(())
-    }
+    let stamped = collection.stamp(delta.key.as_str(), context.resolve(change.as_of), clamp(change, context));
+    if stamped.is_none() && !context.blind() { Err(Reason::Stale) } else { Ok(()) }
 }
 
 /// An author's clock may not run ahead of the log's by more than the skew bound. 0 stands for the log's own time.
@@ -319,10 +261,7 @@ fn growth_bound(deltas: &[Delta]) -> u64 {
 /// How many rows these deltas add.
 fn new_rows(namespace: &NamespaceState, deltas: &[Delta]) -> u64 {
     let new = |delta: &Delta| {
-        let (collection, key) = (
-            namespace.collection(delta.collection.as_str()),
-            delta.key.as_str(),
-        );
+        let (collection, key) = (namespace.collection(delta.collection.as_str()), delta.key.as_str());
         let is_new = match &delta.change {
             Change::Counter(_) => collection.is_none_or(|it| it.counter(key).is_none()),
             Change::Register(change) => {
@@ -330,11 +269,7 @@ fn new_rows(namespace: &NamespaceState, deltas: &[Delta]) -> u64 {
             }
             Change::Set(change) => {
                 let known = |element: &str| collection.is_some_and(|it| it.has_element(key, element));
-                return change
-                    .add
-                    .iter()
-                    .filter(|element| !known(element.as_str()))
-                    .count() as u64;
+                return change.add.iter().filter(|element| !known(element.as_str())).count() as u64;
             }
         };
         u64::from(is_new)
@@ -344,18 +279,11 @@ fn new_rows(namespace: &NamespaceState, deltas: &[Delta]) -> u64 {
 
 /// How many collections there would be; zero when these deltas make none.
 fn new_collections(namespace: &NamespaceState, deltas: &[Delta]) -> u64 {
-    let mut new: Vec<&str> = deltas
-        .iter()
-        .map(|it| it.collection.as_str())
-        .filter(|it| namespace.find(it).is_none())
-        .collect();
+    let mut new: Vec<&str> =
+        deltas.iter().map(|it| it.collection.as_str()).filter(|it| namespace.find(it).is_none()).collect();
     new.sort_unstable();
     new.dedup();
-    if new.is_empty() {
-        0
-    } else {
-        (namespace.collections().len() + new.len()) as u64
-    }
+    if new.is_empty() { 0 } else { (namespace.collections().len() + new.len()) as u64 }
 }
 
 fn bind(namespace: &mut NamespaceState, deltas: &[Delta], context: &Context<'_>) {
@@ -366,10 +294,7 @@ fn bind(namespace: &mut NamespaceState, deltas: &[Delta], context: &Context<'_>)
             Change::Register(change) => bind_register(namespace, delta, change, context),
         }
     }
-    namespace.after_push(
-        deltas,
-        usize::try_from(context.limits.dead_rows_min).unwrap_or(usize::MAX),
-    );
+    namespace.after_push(deltas, usize::try_from(context.limits.dead_rows_min).unwrap_or(usize::MAX));
 }
 
 fn bind_counter(namespace: &mut NamespaceState, delta: &Delta, change: &CounterDelta, context: &Context<'_>) {
@@ -379,9 +304,7 @@ fn bind_counter(namespace: &mut NamespaceState, delta: &Delta, change: &CounterD
     for once in &change.once {
         let key = OnceKey::of_counter(delta.collection.as_str(), delta.key.as_str(), once.id.as_str());
         if namespace.once.get(key).is_none() {
-            namespace
-                .once
-                .insert(key, Ok(context.at), context.log_time_ms, context.limits);
+            namespace.once.insert(key, Ok(context.at), context.log_time_ms, context.limits);
         }
     }
     let collection = namespace.collection_mut(&delta.collection);

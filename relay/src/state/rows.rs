@@ -49,10 +49,7 @@ impl<B: Body> Slab<B> {
 
     /// `None` when 2^32 rows are there.
     fn insert(&mut self, body: B) -> Option<RowId> {
-        let row = Row {
-            chg: Revision::ZERO,
-            body,
-        };
+        let row = Row { chg: Revision::ZERO, body };
         if let Some(id) = self.free.pop() {
             *self.row_mut(id) = row;
             return Some(id);
@@ -133,10 +130,7 @@ impl<B: Body> Table<B> {
     /// To be taken before a row is changed. A row that was just inserted counts as dead and untouched.
     pub(super) fn before(&self, id: RowId) -> Before {
         let row = self.slab.row(id);
-        Before {
-            dead: row.body.is_dead(),
-            touched: row.body.touched(row.chg),
-        }
+        Before { dead: row.body.is_dead(), touched: row.body.touched(row.chg) }
     }
 
     /// Books a change of a row: its `chg` if readers must be told, and its life or death.
@@ -220,9 +214,7 @@ impl<B: Body> Table<B> {
 
     /// Rows that were never observable, in no order.
     pub(super) fn unseen(&self) -> impl Iterator<Item = &Row<B>> {
-        self.slab
-            .iter()
-            .filter(|row| row.chg == Revision::ZERO && row.body.touched(row.chg) > Revision::ZERO)
+        self.slab.iter().filter(|row| row.chg == Revision::ZERO && row.body.touched(row.chg) > Revision::ZERO)
     }
 
     /// All rows, in no order that matters.
@@ -232,10 +224,7 @@ impl<B: Body> Table<B> {
 
     /// The dead in the order in which they will be dropped.
     pub(super) fn dead_in_order(&self) -> impl Iterator<Item = &Row<B>> {
-        self.dead
-            .iter()
-            .filter(|entry| is_entry(&self.slab, **entry))
-            .map(|entry| self.slab.row(entry.1))
+        self.dead.iter().filter(|entry| is_entry(&self.slab, **entry)).map(|entry| self.slab.row(entry.1))
     }
 
     /// Puts back a row of a snapshot; rows come in the order of their `chg`.

@@ -16,9 +16,7 @@ pub(super) struct Segments {
 
 impl Default for Segments {
     fn default() -> Self {
-        Self {
-            runs: vec![(Revision::ZERO, Revision::ZERO)],
-        }
+        Self { runs: vec![(Revision::ZERO, Revision::ZERO)] }
     }
 }
 
@@ -87,11 +85,7 @@ mod tests {
     fn a_jump_never_goes_back() {
         let mut segments = Segments::default();
         segments.advance();
-        assert_eq!(
-            segments.jump(Revision(1)),
-            Revision(3),
-            "at least one number is left out"
-        );
+        assert_eq!(segments.jump(Revision(1)), Revision(3), "at least one number is left out");
     }
 
     #[test]

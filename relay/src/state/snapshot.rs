@@ -8,7 +8,7 @@ mod write;
 
 use std::fmt;
 
-pub use read::RestoreError;
+pub use read::{Restore, RestoreError};
 
 /// The format that this build writes and reads.
 const FORMAT: u32 = 1;
@@ -43,13 +43,8 @@ mod reason {
     }
 
     pub(super) fn from_number(number: u32) -> Option<Reason> {
-        [
-            Reason::ContextInvalid,
-            Reason::Stale,
-            Reason::OutOfRange,
-            Reason::Quota,
-        ]
-        .into_iter()
-        .find(|it| self::number(*it) == number)
+        [Reason::ContextInvalid, Reason::Stale, Reason::OutOfRange, Reason::Quota]
+            .into_iter()
+            .find(|it| self::number(*it) == number)
     }
 }

@@ -49,32 +49,19 @@ impl Token {
     pub const MAX_BYTES: usize = 1024;
 
     pub(super) fn new(log: u64, namespace: &Namespace, seen: Revision, known: usize) -> Self {
-        Self {
-            log,
-            namespace: fingerprint(namespace),
-            seen,
-            known,
-            runs: Vec::new(),
-        }
+        Self { log, namespace: fingerprint(namespace), seen, known, runs: Vec::new() }
     }
 
     pub(super) fn is_for(&self, log: u64, namespace: &Namespace) -> Result<(), Mismatch> {
         if self.namespace != fingerprint(namespace) {
             return Err(Mismatch::Namespace);
         }
-        if self.log == log {
-            Ok(())
-        } else {
-            Err(Mismatch::Log)
-        }
+        if self.log == log { Ok(()) } else { Err(Mismatch::Log) }
     }
 
     /// Every revision that this token speaks of.
     pub(super) fn revisions(&self) -> impl Iterator<Item = Revision> {
-        let places = self
-            .runs
-            .iter()
-            .flat_map(|run| [Some(run.place.cursor), run.place.boot_start]);
+        let places = self.runs.iter().flat_map(|run| [Some(run.place.cursor), run.place.boot_start]);
         places.flatten().chain([self.seen])
     }
 
@@ -82,21 +69,14 @@ impl Token {
     pub(super) fn push(&mut self, number: usize, place: Place) {
         match self.runs.last_mut() {
             Some(run) if run.last + 1 == number && run.place == place => run.last = number,
-            _ => self.runs.push(Run {
-                first: number,
-                last: number,
-                place,
-            }),
+            _ => self.runs.push(Run { first: number, last: number, place }),
         }
     }
 
     /// The place in a collection; `None`: it was not followed.
     pub(super) fn place(&self, number: usize) -> Option<Place> {
         if number >= self.known {
-            return Some(Place {
-                cursor: self.seen,
-                boot_start: None,
-            });
+            return Some(Place { cursor: self.seen, boot_start: None });
         }
         let after = self.runs.partition_point(|run| run.first <= number);
         let run = self.runs.get(after.checked_sub(1)?)?;
@@ -116,9 +96,7 @@ impl Token {
             encode_varint((run.last - run.first) as u64, &mut out);
             encode_varint(self.seen.0.saturating_sub(run.place.cursor.0), &mut out);
             encode_varint(
-                run.place
-                    .boot_start
-                    .map_or(0, |it| self.seen.0.saturating_sub(it.0) + 1),
+                run.place.boot_start.map_or(0, |it| self.seen.0.saturating_sub(it.0) + 1),
                 &mut out,
             );
             next = run.last + 1;
@@ -135,12 +113,8 @@ impl Token {
         if head[0] != VERSION || bytes.len() > Self::MAX_BYTES {
             return Err(TokenError);
         }
-        let word = |from: usize| {
-            head[from..from + 8]
-                .try_into()
-                .map(u64::from_le_bytes)
-                .map_err(|_| TokenError)
-        };
+        let word =
+            |from: usize| head[from..from + 8].try_into().map(u64::from_le_bytes).map_err(|_| TokenError);
         let (log, namespace) = (word(1)?, word(9)?);
         let mut number = || decode_varint(&mut rest).map_err(|_| TokenError);
         let seen = number()?;
@@ -148,13 +122,8 @@ impl Token {
         if known > NUMBER_MAX {
             return Err(TokenError);
         }
-        let mut token = Self {
-            log,
-            namespace,
-            seen: Revision(seen),
-            known: known as usize,
-            runs: Vec::new(),
-        };
+        let mut token =
+            Self { log, namespace, seen: Revision(seen), known: known as usize, runs: Vec::new() };
         token.read_runs(rest)?;
         Ok(token)
     }
@@ -164,25 +133,15 @@ impl Token {
         while !rest.is_empty() {
             let mut number = || decode_varint(&mut rest).map_err(|_| TokenError);
             let (skip, more, behind, boot) = (number()?, number()?, number()?, number()?);
-            let first = next
-                .checked_add(skip)
-                .filter(|it| *it <= NUMBER_MAX)
-                .ok_or(TokenError)?;
-            let last = first
-                .checked_add(more)
-                .filter(|it| *it < self.known as u64)
-                .ok_or(TokenError)?;
+            let first = next.checked_add(skip).filter(|it| *it <= NUMBER_MAX).ok_or(TokenError)?;
+            let last = first.checked_add(more).filter(|it| *it < self.known as u64).ok_or(TokenError)?;
             let cursor = self.seen.0.checked_sub(behind).map(Revision).ok_or(TokenError)?;
             let boot_start = match boot.checked_sub(1) {
                 None => None,
                 Some(behind) => Some(self.seen.0.checked_sub(behind).map(Revision).ok_or(TokenError)?),
             };
             let place = Place { cursor, boot_start };
-            self.runs.push(Run {
-                first: first as usize,
-                last: last as usize,
-                place,
-            });
+            self.runs.push(Run { first: first as usize, last: last as usize, place });
             next = last + 1;
         }
         Ok(())
@@ -236,13 +195,7 @@ mod tests {
     #[test]
     fn a_collection_made_since_holds_nothing_older() {
         let mut token = Token::new(1, &Namespace::default(), Revision(50), 3);
-        token.push(
-            1,
-            Place {
-                cursor: Revision(40),
-                boot_start: None,
-            },
-        );
+        token.push(1, Place { cursor: Revision(40), boot_start: None });
         assert_eq!(token.place(1).map(|it| it.cursor), Some(Revision(40)));
         assert_eq!(token.place(2), None, "it was there and not followed");
         assert_eq!(token.place(3).map(|it| it.cursor), Some(Revision(50)));

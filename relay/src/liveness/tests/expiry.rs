@@ -21,10 +21,8 @@ fn an_awake_node_that_falls_silent_is_suspect_and_gone_after_its_grace() {
 
 #[test]
 fn an_undeclared_freeze_that_is_allowed_lives_for_its_asleep_lease_as_well() {
-    let world = world_with(LeaseSettings {
-        undeclared_freeze: UndeclaredFreeze::Allow,
-        ..LeaseSettings::default()
-    });
+    let world =
+        world_with(LeaseSettings { undeclared_freeze: UndeclaredFreeze::Allow, ..LeaseSettings::default() });
     world.admit(0, KEY);
     assert_eq!(world.due(3_000), [suspect(1)]);
     assert_eq!(world.due(602_900), []);
@@ -45,24 +43,14 @@ fn a_declared_sleep_that_the_log_never_told_is_not_taken_for_death() {
     world.hear(1_000, 2, Activity::Asleep);
     assert_eq!(world.due(4_000), [suspect(1)]);
     assert_eq!(world.due(603_900), []);
-    assert_eq!(
-        world.due(604_000),
-        [gone(1)],
-        "and a late sleep in the log makes it void"
-    );
+    assert_eq!(world.due(604_000), [gone(1)], "and a late sleep in the log makes it void");
 }
 
 #[test]
 fn a_node_without_a_second_call_is_awake_and_then_asleep() {
     let world = world();
-    let once = Activity::Awake {
-        remaining: Some(Millis(10_000)),
-        then_asleep: true,
-    };
-    assert_eq!(
-        world.hear(1_000, 2, once),
-        granted(3_000, 610_000, LeaseState::Awake)
-    );
+    let once = Activity::Awake { remaining: Some(Millis(10_000)), then_asleep: true };
+    assert_eq!(world.hear(1_000, 2, once), granted(3_000, 610_000, LeaseState::Awake));
     world.confirm(1_100, 2, once, 610_000);
     assert_eq!(world.due(10_900), []);
     assert_eq!(world.state(), LeaseState::Awake);
@@ -83,10 +71,7 @@ fn a_gone_is_proposed_once_and_a_request_waits_for_its_verdict() {
     assert_eq!(world.due(10_499), []);
     assert_eq!(world.due(10_500), [gone(1)], "still silent");
     world.table.gone_rejected(Timestamp(10_600), KEY, FIRST);
-    assert_eq!(
-        world.hear(10_700, 2, AWAKE),
-        granted(3_000, 3_000, LeaseState::Suspect)
-    );
+    assert_eq!(world.hear(10_700, 2, AWAKE), granted(3_000, 3_000, LeaseState::Suspect));
 }
 
 #[test]
@@ -127,21 +112,8 @@ fn a_pause_of_the_relay_kills_nobody() {
     let now = clock.now(at(3_600_000));
     assert_eq!(world.due_when(now.0, clock.expiry_held(now)), []);
     // The beat that had waited in the socket is heard now.
-    assert!(matches!(
-        world.hear(now.0, 2, AWAKE),
-        Heard::Granted {
-            was: LeaseState::Suspect,
-            ..
-        }
-    ));
-    assert_eq!(
-        world.table.counts(1),
-        MemberCounts {
-            awake: 1,
-            asleep: 0,
-            suspect: 0
-        }
-    );
+    assert!(matches!(world.hear(now.0, 2, AWAKE), Heard::Granted { was: LeaseState::Suspect, .. }));
+    assert_eq!(world.table.counts(1), MemberCounts { awake: 1, asleep: 0, suspect: 0 });
 }
 
 #[test]
@@ -157,35 +129,16 @@ fn nobody_is_gone_while_expiry_is_held_and_all_are_afterwards() {
 #[test]
 fn a_restarted_relay_listens_for_one_awake_lease_before_anybody_is_suspect() {
     let world = world_with(LeaseSettings::default());
-    let other = LeaseKey {
-        node: NodeId(8),
-        ..KEY
-    };
+    let other = LeaseKey { node: NodeId(8), ..KEY };
     let restored = |key, activity, left| Restored {
         key,
         group: world.group.clone(),
         evidence: evidence(4, activity, left),
         holder: HERE,
     };
-    world.table.restored(
-        Timestamp(0),
-        [
-            restored(KEY, AWAKE, 0),
-            restored(other, Activity::Asleep, 200_000),
-        ],
-    );
-    assert_eq!(
-        world.table.counts(1),
-        MemberCounts {
-            awake: 1,
-            asleep: 1,
-            suspect: 0
-        }
-    );
+    world.table.restored(Timestamp(0), [restored(KEY, AWAKE, 0), restored(other, Activity::Asleep, 200_000)]);
+    assert_eq!(world.table.counts(1), MemberCounts { awake: 1, asleep: 1, suspect: 0 });
     assert_eq!(world.due(2_999), []);
     assert_eq!(world.due(3_000), [suspect(4)]);
-    assert_eq!(
-        world.table.view(other, Timestamp(3_000)).map(|view| view.left),
-        Some(Millis(197_000))
-    );
+    assert_eq!(world.table.view(other, Timestamp(3_000)).map(|view| view.left), Some(Millis(197_000)));
 }

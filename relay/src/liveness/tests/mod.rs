@@ -11,16 +11,10 @@ use dormouse_proto::ids::{Beat, CallId, Group, Incarnation, NodeId};
 use super::*;
 use crate::liveness::guard::HoldReason;
 
-const KEY: LeaseKey = LeaseKey {
-    namespace: 1,
-    node: NodeId(7),
-};
+const KEY: LeaseKey = LeaseKey { namespace: 1, node: NodeId(7) };
 const HERE: Session = Session(1);
 const ELSEWHERE: Session = Session(2);
-const AWAKE: Activity = Activity::Awake {
-    remaining: None,
-    then_asleep: false,
-};
+const AWAKE: Activity = Activity::Awake { remaining: None, then_asleep: false };
 const FIRST: Incarnation = Incarnation(1);
 
 struct World {
@@ -30,10 +24,7 @@ struct World {
 
 fn world_with(settings: LeaseSettings) -> World {
     let policy = LeasePolicy::new(settings, []).expect("settings of a test are valid");
-    World {
-        table: LeaseTable::new(policy),
-        group: "ads".parse().expect("a valid name"),
-    }
+    World { table: LeaseTable::new(policy), group: "ads".parse().expect("a valid name") }
 }
 
 /// One member, admitted at 0 with beat 1 and the usual leases: 3 s awake, 600 s asleep, 5 s of grace.
@@ -44,33 +35,21 @@ fn world() -> World {
 }
 
 fn evidence(beat: u64, activity: Activity, ttl: u64) -> Evidence {
-    Evidence {
-        incarnation: FIRST,
-        beat: Beat(beat),
-        activity,
-        ttl: Millis(ttl),
-    }
+    Evidence { incarnation: FIRST, beat: Beat(beat), activity, ttl: Millis(ttl) }
 }
 
 impl World {
     fn admit(&self, now: u64, key: LeaseKey) {
-        self.table
-            .admitted(Timestamp(now), key, &self.group, &evidence(1, AWAKE, 3_000), HERE);
+        self.table.admitted(Timestamp(now), key, &self.group, &evidence(1, AWAKE, 3_000), HERE);
     }
 
     fn hear(&self, now: u64, beat: u64, activity: Activity) -> Heard {
-        let contact = Contact {
-            incarnation: FIRST,
-            beat: Beat(beat),
-            call_id: CallId(beat + 100),
-            activity,
-        };
+        let contact = Contact { incarnation: FIRST, beat: Beat(beat), call_id: CallId(beat + 100), activity };
         self.table.heard(Timestamp(now), KEY, &contact)
     }
 
     fn confirm(&self, now: u64, beat: u64, activity: Activity, ttl: u64) -> bool {
-        self.table
-            .evidence_applied(Timestamp(now), KEY, &evidence(beat, activity, ttl), HERE)
+        self.table.evidence_applied(Timestamp(now), KEY, &evidence(beat, activity, ttl), HERE)
     }
 
     /// Heard and, as fast as logs are, told by the log.
@@ -85,8 +64,7 @@ impl World {
 
     fn due_when(&self, now: u64, hold: Option<HoldReason>) -> Vec<Due> {
         let mut out = Vec::new();
-        self.table
-            .due(Timestamp(now), hold, |holder| holder == HERE, &mut out);
+        self.table.due(Timestamp(now), hold, |holder| holder == HERE, &mut out);
         out
     }
 
@@ -100,25 +78,13 @@ impl World {
 }
 
 fn suspect(beat: u64) -> Due {
-    Due::Suspect {
-        key: KEY,
-        incarnation: FIRST,
-        beat: Beat(beat),
-    }
+    Due::Suspect { key: KEY, incarnation: FIRST, beat: Beat(beat) }
 }
 
 fn gone(beat: u64) -> Due {
-    Due::Gone {
-        key: KEY,
-        incarnation: FIRST,
-        beat: Beat(beat),
-    }
+    Due::Gone { key: KEY, incarnation: FIRST, beat: Beat(beat) }
 }
 
 fn granted(ttl: u64, ttl_applied: u64, was: LeaseState) -> Heard {
-    Heard::Granted {
-        ttl: Millis(ttl),
-        ttl_applied: Millis(ttl_applied),
-        was,
-    }
+    Heard::Granted { ttl: Millis(ttl), ttl_applied: Millis(ttl_applied), was }
 }

@@ -73,20 +73,13 @@ pub(super) struct World {
 }
 
 pub(super) fn key(node: u64) -> LeaseKey {
-    LeaseKey {
-        namespace: 0,
-        node: NodeId(node),
-    }
+    LeaseKey { namespace: 0, node: NodeId(node) }
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let freeze = if rng.bool() {
-            UndeclaredFreeze::Allow
-        } else {
-            UndeclaredFreeze::Deny
-        };
+        let freeze = if rng.bool() { UndeclaredFreeze::Allow } else { UndeclaredFreeze::Deny };
         let settings = settings(freeze);
         let policy = LeasePolicy::new(settings, []).expect("settings of a test are valid");
         let log_pace = rng.u64(85..=100);
@@ -128,14 +121,8 @@ impl World {
         let remaining = self.rng.bool().then(|| Millis(self.rng.u64(0..3_000)));
         match self.rng.u8(0..4) {
             0 => Activity::Asleep,
-            1 => Activity::Awake {
-                remaining,
-                then_asleep: true,
-            },
-            _ => Activity::Awake {
-                remaining,
-                then_asleep: false,
-            },
+            1 => Activity::Awake { remaining, then_asleep: true },
+            _ => Activity::Awake { remaining, then_asleep: false },
         }
     }
 
@@ -154,20 +141,11 @@ impl World {
         node.beat += 1;
         node.ending = false;
         node.sent.clear();
-        let activity = Activity::Awake {
-            remaining: None,
-            then_asleep: false,
-        };
+        let activity = Activity::Awake { remaining: None, then_asleep: false };
         let (incarnation, beat) = (Incarnation(node.incarnation), node.beat);
-        let evidence = Evidence {
-            incarnation,
-            beat: Beat(beat),
-            activity,
-            ttl,
-        };
+        let evidence = Evidence { incarnation, beat: Beat(beat), activity, ttl };
         node.folded = Some((evidence, log_now + ttl.0));
-        self.table
-            .admitted(now, key(number), &self.group, &evidence, HERE);
+        self.table.admitted(now, key(number), &self.group, &evidence, HERE);
         self.promise(number, beat, ttl);
     }
 
@@ -184,12 +162,7 @@ impl World {
         }
         node.beat += 1;
         let (incarnation, beat, ending) = (Incarnation(node.incarnation), node.beat, node.ending);
-        let contact = Contact {
-            incarnation,
-            beat: Beat(beat),
-            call_id,
-            activity,
-        };
+        let contact = Contact { incarnation, beat: Beat(beat), call_id, activity };
         node.sent.push(contact);
         if !ending {
             self.promise(number, beat, ttl);
@@ -205,16 +178,7 @@ impl World {
         let node = self.node(number);
         node.beat += 1;
         let (incarnation, beat) = (Incarnation(node.incarnation), Beat(node.beat));
-        self.log.push_back(Record::Told(
-            number,
-            Evidence {
-                incarnation,
-                beat,
-                activity,
-                ttl,
-            },
-            ELSEWHERE,
-        ));
+        self.log.push_back(Record::Told(number, Evidence { incarnation, beat, activity, ttl }, ELSEWHERE));
     }
 
     pub(super) fn handle_one(&mut self) {
@@ -224,29 +188,15 @@ impl World {
         let place = self.rng.usize(..self.inbox.len());
         let (number, contact) = self.inbox.swap_remove(place);
         match self.table.heard(self.now(), key(number), &contact) {
-            Heard::Granted {
-                ttl: at_once,
-                ttl_applied: ttl,
-                ..
-            } => {
-                let Contact {
-                    incarnation,
-                    beat,
-                    activity,
-                    ..
-                } = contact;
+            Heard::Granted { ttl: at_once, ttl_applied: ttl, .. } => {
+                let Contact { incarnation, beat, activity, .. } = contact;
                 // Already promised on arrival, unless its Gone was under way: then this must not happen.
                 self.promise(number, beat.0, at_once);
                 // Not every contact gets a record of its own: a digest has only the newest.
                 if activity == Activity::Asleep || self.rng.bool() {
                     self.log.push_back(Record::Told(
                         number,
-                        Evidence {
-                            incarnation,
-                            beat,
-                            activity,
-                            ttl,
-                        },
+                        Evidence { incarnation, beat, activity, ttl },
                         HERE,
                     ));
                 }
@@ -291,9 +241,8 @@ impl World {
     pub(super) fn read_gone(&mut self, number: u64, incarnation: Incarnation, beat: Beat) {
         let node = self.node(number);
         node.ending = false;
-        let valid = node
-            .folded
-            .is_some_and(|(known, _)| known.incarnation == incarnation && known.beat <= beat);
+        let valid =
+            node.folded.is_some_and(|(known, _)| known.incarnation == incarnation && known.beat <= beat);
         if !valid {
             let now = self.now();
             return self.table.gone_rejected(now, key(number), incarnation);
@@ -301,10 +250,7 @@ impl World {
         self.assert_a_whole_lease_of_silence(number);
         self.gone += 1;
         self.node(number).folded = None;
-        assert!(
-            self.table.ended(key(number), incarnation),
-            "the fold ends whom the table knows"
-        );
+        assert!(self.table.ended(key(number), incarnation), "the fold ends whom the table knows");
     }
 
     pub(super) fn assert_a_whole_lease_of_silence(&self, number: u64) {
@@ -324,22 +270,14 @@ impl World {
         let held = self.clock.expiry_held(now);
         self.table.due(now, held, |_| true, &mut due);
         for due in due {
-            let Due::Gone {
-                key,
-                incarnation,
-                beat,
-            } = due
-            else {
+            let Due::Gone { key, incarnation, beat } = due else {
                 continue;
             };
             let number = key.node.0;
             assert!(held.is_none(), "proposed although expiry is held");
             self.assert_a_whole_lease_of_silence(number);
             let awake = self.observed.ran_ms - self.ran_at_resume;
-            assert!(
-                awake >= self.settings.awake.0,
-                "the observer was awake for only {awake} ms"
-            );
+            assert!(awake >= self.settings.awake.0, "the observer was awake for only {awake} ms");
             self.node(number).ending = true;
             self.log.push_back(Record::Gone(number, incarnation, beat));
         }

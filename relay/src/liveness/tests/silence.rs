@@ -80,12 +80,7 @@ impl World {
         let restored = self.nodes.iter().zip(0..).filter_map(|(node, number)| {
             let (mut evidence, end) = node.folded?;
             evidence.ttl = Millis(end.saturating_sub(log_time));
-            Some(Restored {
-                key: key(number),
-                group: group.clone(),
-                evidence,
-                holder: HERE,
-            })
+            Some(Restored { key: key(number), group: group.clone(), evidence, holder: HERE })
         });
         self.table.restored(self.now(), restored);
         self.unreported = Some(self.clock.hold());

@@ -10,18 +10,8 @@ use super::*;
 #[test]
 fn counts_follow_every_change() {
     let world = world();
-    let counts = |awake, asleep, suspect| MemberCounts {
-        awake,
-        asleep,
-        suspect,
-    };
-    world.admit(
-        0,
-        LeaseKey {
-            node: NodeId(8),
-            ..KEY
-        },
-    );
+    let counts = |awake, asleep, suspect| MemberCounts { awake, asleep, suspect };
+    world.admit(0, LeaseKey { node: NodeId(8), ..KEY });
     assert_eq!(world.table.counts(1), counts(2, 0, 0));
     world.sleep(100, 2);
     assert_eq!(world.table.counts(1), counts(1, 1, 0));
@@ -45,23 +35,15 @@ fn renewing_does_not_touch_the_wheel() {
         let table = Arc::clone(&table);
         move || {
             for beat in 2..1_000 {
-                let contact = Contact {
-                    incarnation: FIRST,
-                    beat: Beat(beat),
-                    call_id: CallId(1),
-                    activity: AWAKE,
-                };
+                let contact =
+                    Contact { incarnation: FIRST, beat: Beat(beat), call_id: CallId(1), activity: AWAKE };
                 table.heard(Timestamp(beat), KEY, &contact);
                 table.evidence_applied(Timestamp(beat), KEY, &evidence(beat, AWAKE, 3_000), HERE);
             }
             done.send(()).ok();
         }
     });
-    assert_eq!(
-        renewed.recv_timeout(Duration::from_secs(10)),
-        Ok(()),
-        "a renewal waited for the wheel"
-    );
+    assert_eq!(renewed.recv_timeout(Duration::from_secs(10)), Ok(()), "a renewal waited for the wheel");
     drop(held);
     assert_eq!(table.wheel.lock().len(), 1);
 }
@@ -72,10 +54,7 @@ fn a_node_that_wakes_and_sleeps_all_day_does_not_fill_the_wheel() {
     for cycle in 0..200 {
         let now = cycle * 20_000;
         assert_eq!(world.due(now), []);
-        assert!(matches!(
-            world.hear(now, 2 * cycle + 2, AWAKE),
-            Heard::Granted { .. }
-        ));
+        assert!(matches!(world.hear(now, 2 * cycle + 2, AWAKE), Heard::Granted { .. }));
         world.sleep(now + 500, 2 * cycle + 3);
         assert_eq!(world.due(now + 10_000), []);
         assert!(world.table.wheel.lock().len() <= 2, "in cycle {cycle}");
@@ -85,17 +64,10 @@ fn a_node_that_wakes_and_sleeps_all_day_does_not_fill_the_wheel() {
 #[test]
 fn a_place_that_is_out_of_date_is_dropped_when_it_fires() {
     let world = world();
-    let left = |millis| Activity::Awake {
-        remaining: Some(Millis(millis)),
-        then_asleep: false,
-    };
+    let left = |millis| Activity::Awake { remaining: Some(Millis(millis)), then_asleep: false };
     world.hear(100, 2, left(1_500));
     world.hear(200, 3, left(100));
-    assert_eq!(
-        world.table.wheel.lock().len(),
-        3,
-        "a lease that became shorter twice"
-    );
+    assert_eq!(world.table.wheel.lock().len(), 3, "a lease that became shorter twice");
     world.hear(300, 4, AWAKE);
     assert_eq!(world.due(800), []);
     assert_eq!(world.due(2_100), []);
@@ -108,22 +80,9 @@ fn a_place_that_is_out_of_date_is_dropped_when_it_fires() {
 fn a_hundred_thousand_leases_that_run_out_together_are_all_told_in_one_tick() {
     let world = world_with(LeaseSettings::default());
     for node in 0..100_000 {
-        world.admit(
-            0,
-            LeaseKey {
-                namespace: 1,
-                node: NodeId(node),
-            },
-        );
+        world.admit(0, LeaseKey { namespace: 1, node: NodeId(node) });
     }
     assert_eq!(world.due(3_000).len(), 100_000);
-    assert_eq!(
-        world.table.counts(1),
-        MemberCounts {
-            awake: 0,
-            asleep: 0,
-            suspect: 100_000
-        }
-    );
+    assert_eq!(world.table.counts(1), MemberCounts { awake: 0, asleep: 0, suspect: 100_000 });
     assert_eq!(world.due(8_000).len(), 100_000);
 }

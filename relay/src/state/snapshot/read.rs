@@ -50,7 +50,7 @@ impl From<prost::DecodeError> for RestoreError {
 }
 
 /// Takes a snapshot in, piece by piece.
-pub(crate) struct Restore {
+pub struct Restore {
     fold: Fold,
     hasher: Xxh3,
     pending: Vec<u8>,
@@ -84,7 +84,8 @@ impl Fold {
 }
 
 impl Restore {
-    pub(crate) fn new() -> Self {
+    /// Before the first piece.
+    pub fn new() -> Self {
         Self {
             fold: Fold::new(),
             hasher: Xxh3::new(),
@@ -96,7 +97,11 @@ impl Restore {
         }
     }
 
-    pub(crate) fn take(&mut self, piece: &[u8]) -> Result<(), RestoreError> {
+    /// Takes the next piece, of any size.
+    ///
+    /// # Errors
+    /// [`RestoreError`] if it is not understood or damaged; nothing can be made of the rest then.
+    pub fn take(&mut self, piece: &[u8]) -> Result<(), RestoreError> {
         self.pending.extend_from_slice(piece);
         let pending = std::mem::take(&mut self.pending);
         let mut rest = pending.as_slice();
@@ -108,18 +113,16 @@ impl Restore {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Result<Fold, RestoreError> {
-        if self.ended && self.pending.is_empty() {
-            Ok(self.fold)
-        } else {
-            Err(RestoreError::Short)
-        }
+    /// The state, if the snapshot was whole.
+    ///
+    /// # Errors
+    /// [`RestoreError::Short`] if it was not.
+    pub fn finish(self) -> Result<Fold, RestoreError> {
+        if self.ended && self.pending.is_empty() { Ok(self.fold) } else { Err(RestoreError::Short) }
     }
 
     fn part(&mut self, part: stored::Part, bytes: &[u8]) -> Result<(), RestoreError> {
-        let kind = part
-            .kind
-            .ok_or(RestoreError::Damaged("a part of an unknown kind"))?;
+        let kind = part.kind.ok_or(RestoreError::Damaged("a part of an unknown kind"))?;
         if self.ended || self.begun == matches!(kind, Kind::Begin(_)) {
             return Err(RestoreError::Damaged("its parts are out of order"));
         }
@@ -139,10 +142,9 @@ impl Restore {
             Kind::Rows(rows) => rows.rows.into_iter().try_for_each(|row| self.filling()?.row(row)),
             Kind::Dead(dead) => self.filling()?.dead(&dead.rows),
             Kind::Members(members) => members.members.into_iter().try_for_each(|it| self.member(it)),
-            Kind::Tombstones(tombstones) => tombstones
-                .tombstones
-                .into_iter()
-                .try_for_each(|it| self.tombstone(it)),
+            Kind::Tombstones(tombstones) => {
+                tombstones.tombstones.into_iter().try_for_each(|it| self.tombstone(it))
+            }
             Kind::Roster(roster) => self.roster(roster),
             Kind::Once(once) => once.ids.into_iter().try_for_each(|it| self.once(&it)),
             Kind::End(_) => Ok(()),
@@ -183,30 +185,18 @@ impl Restore {
     fn begin_collection(&mut self, begin: stored::CollectionBegin) -> Result<(), RestoreError> {
         let mut collection = Collection::new(begin.name.try_into()?);
         collection.set_floor(Revision(begin.floor));
-        collection.marks = Marks {
-            register: Revision(begin.register_mark),
-            register_stamp: begin.register_stamp,
-        };
-        self.collection = Some(Filling {
-            collection,
-            ids: Vec::new(),
-            key: None,
-            dead: Vec::new(),
-        });
+        collection.marks =
+            Marks { register: Revision(begin.register_mark), register_stamp: begin.register_stamp };
+        self.collection = Some(Filling { collection, ids: Vec::new(), key: None, dead: Vec::new() });
         Ok(())
     }
 
     fn filling(&mut self) -> Result<&mut Filling, RestoreError> {
-        self.collection
-            .as_mut()
-            .ok_or(RestoreError::Damaged("rows without a collection"))
+        self.collection.as_mut().ok_or(RestoreError::Damaged("rows without a collection"))
     }
 
     fn close_collection(&mut self) -> Result<(), RestoreError> {
-        let Some(Filling {
-            mut collection, dead, ..
-        }) = self.collection.take()
-        else {
+        let Some(Filling { mut collection, dead, .. }) = self.collection.take() else {
             return Ok(());
         };
         collection.restore_dead(dead.into_iter());
@@ -219,9 +209,7 @@ impl Restore {
     }
 
     fn namespace(&mut self) -> Result<&mut NamespaceState, RestoreError> {
-        let number = self
-            .namespace
-            .ok_or(RestoreError::Damaged("no namespace begun"))?;
+        let number = self.namespace.ok_or(RestoreError::Damaged("no namespace begun"))?;
         Ok(&mut self.fold.namespaces[number])
     }
 
@@ -241,9 +229,7 @@ impl Restore {
             joined_at_ms: stored.joined_at_ms,
             revision: Revision(stored.revision),
         };
-        self.namespace()?
-            .members
-            .restore_member(NodeId(stored.node_id), member);
+        self.namespace()?.members.restore_member(NodeId(stored.node_id), member);
         Ok(())
     }
 
@@ -256,9 +242,7 @@ impl Restore {
             last: last_push(stored.last.unwrap_or_default())?,
             ended_at_ms: stored.ended_at_ms,
         };
-        self.namespace()?
-            .members
-            .restore_tombstone(NodeId(stored.node_id), tombstone);
+        self.namespace()?.members.restore_tombstone(NodeId(stored.node_id), tombstone);
         Ok(())
     }
 
@@ -271,10 +255,9 @@ impl Restore {
                 gone: Cause::try_from(row.gone()).ok(),
                 group: row.group.try_into()?,
             };
-            self.namespace()?.members.restore_row(Row {
-                chg: Revision(row.chg),
-                body: RosterRow(Some(entry)),
-            });
+            self.namespace()?
+                .members
+                .restore_row(Row { chg: Revision(row.chg), body: RosterRow(Some(entry)) });
         }
         if last {
             self.namespace()?
@@ -307,52 +290,35 @@ impl Filling {
                 Type::from_number(row.kind).ok_or(RestoreError::Damaged("a row of an unknown type"))?;
             self.key = Some((row.key, kind));
         }
-        let (key, kind) = self
-            .key
-            .as_ref()
-            .ok_or(RestoreError::Damaged("a row without a key"))?;
-        let id = self
-            .collection
-            .restore(key, *kind, Revision(row.chg), |key| match kind {
-                Type::Counter => RowBody::Counter(
+        let (key, kind) = self.key.as_ref().ok_or(RestoreError::Damaged("a row without a key"))?;
+        let id = self.collection.restore(key, *kind, Revision(row.chg), |key| match kind {
+            Type::Counter => RowBody::Counter(
+                key,
+                Counter {
+                    total: row.total,
+                    cut_as_of: Revision(row.cut_as_of),
+                    cut_total: row.cut_total,
+                    born: Revision(row.born),
+                },
+            ),
+            Type::Set => {
+                RowBody::Element(key, row.element.as_str().into(), SetElement { added: Revision(row.added) })
+            }
+            Type::Register => {
+                let value = row.value.as_ref().map(|value| value.to_vec().into_boxed_slice());
+                RowBody::Register(
                     key,
-                    Counter {
-                        total: row.total,
-                        cut_as_of: Revision(row.cut_as_of),
-                        cut_total: row.cut_total,
-                        born: Revision(row.born),
-                    },
-                ),
-                Type::Set => RowBody::Element(
-                    key,
-                    row.element.as_str().into(),
-                    SetElement {
-                        added: Revision(row.added),
-                    },
-                ),
-                Type::Register => {
-                    let value = row.value.as_ref().map(|value| value.to_vec().into_boxed_slice());
-                    RowBody::Register(
-                        key,
-                        Register {
-                            stamp_ms: row.stamp_ms,
-                            revision: Revision(row.revision),
-                            value,
-                        },
-                    )
-                }
-            });
-        self.ids
-            .push(id.ok_or(RestoreError::Damaged("more rows than there can be"))?);
+                    Register { stamp_ms: row.stamp_ms, revision: Revision(row.revision), value },
+                )
+            }
+        });
+        self.ids.push(id.ok_or(RestoreError::Damaged("more rows than there can be"))?);
         Ok(())
     }
 
     fn dead(&mut self, rows: &[u32]) -> Result<(), RestoreError> {
         let id_of = |ordinal: &u32| {
-            self.ids
-                .get(*ordinal as usize)
-                .copied()
-                .ok_or(RestoreError::Damaged("a dead row that is none"))
+            self.ids.get(*ordinal as usize).copied().ok_or(RestoreError::Damaged("a dead row that is none"))
         };
         let ids = rows.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
         self.dead.extend(ids);
@@ -365,11 +331,7 @@ fn split_part(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, RestoreError> {
     const LARGEST: u64 = 1 << 28;
     let mut rest = bytes;
     let Ok(len) = decode_varint(&mut rest) else {
-        return if bytes.len() < 10 {
-            Ok(None)
-        } else {
-            Err(RestoreError::Damaged("a part of no length"))
-        };
+        return if bytes.len() < 10 { Ok(None) } else { Err(RestoreError::Damaged("a part of no length")) };
     };
     if len > LARGEST {
         return Err(RestoreError::Damaged("a part of impossible length"));
@@ -380,10 +342,7 @@ fn split_part(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, RestoreError> {
 }
 
 fn boot_id(bytes: &[u8]) -> Result<BootId, RestoreError> {
-    bytes
-        .try_into()
-        .map(BootId)
-        .map_err(|_| RestoreError::Damaged("a boot id of odd length"))
+    bytes.try_into().map(BootId).map_err(|_| RestoreError::Damaged("a boot id of odd length"))
 }
 
 fn last_push(stored: stored::LastPush) -> Result<LastPush, RestoreError> {
@@ -391,10 +350,7 @@ fn last_push(stored: stored::LastPush) -> Result<LastPush, RestoreError> {
         0 => None,
         number => {
             let reason = reason::from_number(number).ok_or(RestoreError::Damaged("an unknown reason"))?;
-            Some(Refused {
-                reason,
-                deltas: stored.deltas,
-            })
+            Some(Refused { reason, deltas: stored.deltas })
         }
     };
     Ok(LastPush {

@@ -46,12 +46,7 @@ impl Fold {
     fn write_parts(&self, out: &mut impl FnMut(&[u8])) {
         let begin = stored::Begin {
             format: FORMAT,
-            runs: self
-                .segments
-                .runs()
-                .iter()
-                .flat_map(|run| [run.0.0, run.1.0])
-                .collect(),
+            runs: self.segments.runs().iter().flat_map(|run| [run.0.0, run.1.0]).collect(),
             log_time_ms: self.log_time_ms,
             stamp_ms: self.stamp_ms,
             limits: Some(policy(&self.limits).into()),
@@ -62,12 +57,7 @@ impl Fold {
             self.names.iter().map(|(name, number)| (name, *number)).collect();
         names.sort_unstable_by_key(|(_, number)| *number);
         for (name, number) in names {
-            emit(
-                Kind::Namespace(stored::NamespaceBegin {
-                    name: name.to_string(),
-                }),
-                out,
-            );
+            emit(Kind::Namespace(stored::NamespaceBegin { name: name.to_string() }), out);
             write_namespace(&self.namespaces[number], out);
         }
     }
@@ -124,12 +114,8 @@ fn write_rows(collection: &Collection, out: &mut impl FnMut(&[u8])) {
     let name_of = |row: &Row<RowBody>| row.body.key().map(|key| &collection.keys().entry(key).name);
     let mut unseen: Vec<_> = collection.table().unseen().collect();
     unseen.sort_by(|a, b| name_of(a).cmp(&name_of(b)));
-    let rows = unseen.into_iter().chain(
-        collection
-            .table()
-            .changed_after(Revision::ZERO)
-            .map(|(_, _, row)| row),
-    );
+    let rows =
+        unseen.into_iter().chain(collection.table().changed_after(Revision::ZERO).map(|(_, _, row)| row));
 
     let (mut batch, mut last, mut ordinal) = (Vec::with_capacity(BATCH), None, 0_u32);
     let mut dead: HashMap<*const Row<RowBody>, u32> = HashMap::new();
@@ -140,12 +126,7 @@ fn write_rows(collection: &Collection, out: &mut impl FnMut(&[u8])) {
         ordinal += 1;
         batch.push(stored_row(collection, row, &mut last));
         if batch.len() == BATCH {
-            emit(
-                Kind::Rows(stored::Rows {
-                    rows: std::mem::take(&mut batch),
-                }),
-                out,
-            );
+            emit(Kind::Rows(stored::Rows { rows: std::mem::take(&mut batch) }), out);
         }
     }
     if !batch.is_empty() {
@@ -162,10 +143,7 @@ fn write_rows(collection: &Collection, out: &mut impl FnMut(&[u8])) {
 }
 
 fn stored_row(collection: &Collection, row: &Row<RowBody>, last: &mut Option<KeyId>) -> stored::Row {
-    let mut stored = stored::Row {
-        chg: row.chg.0,
-        ..Default::default()
-    };
+    let mut stored = stored::Row { chg: row.chg.0, ..Default::default() };
     let Some(key) = row.body.key() else { return stored };
     if *last != Some(key) {
         let entry = collection.keys().entry(key);
@@ -211,12 +189,7 @@ fn write_members(members: &Members, out: &mut impl FnMut(&[u8])) {
             joined_at_ms: member.joined_at_ms,
             revision: member.revision.0,
         });
-        emit(
-            Kind::Members(stored::Members {
-                members: members.collect(),
-            }),
-            out,
-        );
+        emit(Kind::Members(stored::Members { members: members.collect() }), out);
     }
     let tombstones: Vec<_> = members.tombstones_in_order().collect();
     for part in tombstones.chunks(BATCH) {
@@ -228,12 +201,7 @@ fn write_members(members: &Members, out: &mut impl FnMut(&[u8])) {
             cause: stored::gone::Cause::from(tombstone.cause) as i32,
             ended_at_ms: tombstone.ended_at_ms,
         });
-        emit(
-            Kind::Tombstones(stored::Tombstones {
-                tombstones: tombstones.collect(),
-            }),
-            out,
-        );
+        emit(Kind::Tombstones(stored::Tombstones { tombstones: tombstones.collect() }), out);
     }
     write_roster(members, out);
 }
@@ -249,32 +217,14 @@ fn write_roster(members: &Members, out: &mut impl FnMut(&[u8])) {
             node_id: entry.node.0,
             incarnation: entry.incarnation.0,
             group: entry.group.to_string(),
-            gone: entry
-                .gone
-                .map_or(0, |cause| stored::gone::Cause::from(cause) as i32),
+            gone: entry.gone.map_or(0, |cause| stored::gone::Cause::from(cause) as i32),
             chg: at.0,
         });
-        emit(
-            Kind::Roster(stored::Roster {
-                floor: 0,
-                rows: rows.collect(),
-                dead: Vec::new(),
-            }),
-            out,
-        );
+        emit(Kind::Roster(stored::Roster { floor: 0, rows: rows.collect(), dead: Vec::new() }), out);
     }
-    let dead = roster
-        .dead_in_order()
-        .filter_map(|row| row.body.0.as_ref().map(|entry| entry.node.0))
-        .collect();
-    emit(
-        Kind::Roster(stored::Roster {
-            floor: roster.floor().0,
-            rows: Vec::new(),
-            dead,
-        }),
-        out,
-    );
+    let dead =
+        roster.dead_in_order().filter_map(|row| row.body.0.as_ref().map(|entry| entry.node.0)).collect();
+    emit(Kind::Roster(stored::Roster { floor: roster.floor().0, rows: Vec::new(), dead }), out);
 }
 
 fn write_once(once: &OnceIds, out: &mut impl FnMut(&[u8])) {
@@ -295,13 +245,7 @@ fn stored_last(last: &LastPush) -> stored::LastPush {
         push_no: last.push_no.0,
         push_id: last.push_id.0,
         revision: last.revision.0,
-        refused: last
-            .refused
-            .as_ref()
-            .map_or(0, |refused| reason::number(refused.reason)),
-        deltas: last
-            .refused
-            .as_ref()
-            .map_or_else(Vec::new, |refused| refused.deltas.clone()),
+        refused: last.refused.as_ref().map_or(0, |refused| reason::number(refused.reason)),
+        deltas: last.refused.as_ref().map_or_else(Vec::new, |refused| refused.deltas.clone()),
     }
 }

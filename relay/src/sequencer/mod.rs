@@ -1,0 +1,276 @@
+//! The only writer to the log, and the only writer to the state.
+//!
+//! Waiting records are grouped into one frame while the frame before is being written, so a busy relay pays one fsync
+//! for many pushes. What comes back from the log is applied, and only then answered: an acknowledgement means that the
+//! log has it *and* that this relay shows it. All queues are bounded; what finds no room is told so at once.
+
+mod reader;
+mod start;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use dormouse_proto::{ids::Revision, record::Record};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+pub use start::{StartError, start};
+
+use crate::{
+    log::{Durability, Log, LogId, SnapshotId},
+    state::{Fold, Verdict},
+};
+
+/// Bounds of the queue before the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Records that may wait.
+    pub records: usize,
+    /// Bytes that they may have.
+    pub bytes: usize,
+    /// Bytes of log after which a snapshot is taken.
+    pub snapshot_every: u64,
+}
+
+/// What the log's answer to a record was, once this relay had applied it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// The revision that it took, which is also what `touched` is as of.
+    pub revision: Revision,
+    /// The rows that it touched, as the encoded field of the answer that was asked for.
+    pub touched: Vec<u8>,
+}
+
+/// A record was not written, or nobody can say yet whether it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unwritten {
+    /// Too many records wait; nothing was written.
+    #[error("too many writes are waiting")]
+    Busy,
+    /// The store has no room; nothing was written.
+    #[error("the log's store is full")]
+    StoreFull,
+    /// The record is larger than the log takes; nothing was written.
+    #[error("the record is larger than the {0} bytes that the log takes")]
+    TooLarge(usize),
+    /// The log cannot be reached or is too slow; it may have been written.
+    #[error("the log cannot be reached, or did not answer in time")]
+    Unreachable,
+    /// The relay is stopping; nothing was written.
+    #[error("this relay is stopping")]
+    Stopping,
+}
+
+/// Hears of every record that was applied, in order, while the state is as it was right after it.
+pub trait Witness: Send + Sync + 'static {
+    /// `session` wrote the record.
+    fn witness(&self, fold: &Fold, session: u64, record: &Record, verdict: &Verdict);
+
+    /// A frame of this relay's own session was read back that was written when `position` was applied.
+    fn read_back(&self);
+}
+
+/// What is applied, and the last frame that it covers.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// The state.
+    pub fold: Fold,
+    /// The last frame applied.
+    pub last: Option<SnapshotId>,
+}
+
+/// What is known about the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFacts {
+    /// The incarnation of the log.
+    pub id: LogId,
+    /// Which implementation it is.
+    pub kind: &'static str,
+    /// What its `Committed` survives.
+    pub durability: Durability,
+}
+
+/// Counters for metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Frames of this session that were committed.
+    pub frames: AtomicU64,
+    /// Records in them.
+    pub records: AtomicU64,
+    /// Bytes in them.
+    pub bytes: AtomicU64,
+    /// Nanoseconds between handing a frame to the log and its answer, summed.
+    pub append_nanos: AtomicU64,
+    /// Snapshots stored.
+    pub snapshots: AtomicU64,
+}
+
+struct Submission {
+    record: Record,
+    /// Field number under which the touched rows are to be encoded.
+    touched: Option<u32>,
+    reply: Reply,
+    /// The room that the record takes up in the queue until it is answered.
+    room: OwnedSemaphorePermit,
+}
+
+type Reply = oneshot::Sender<Result<Outcome, Unwritten>>;
+
+/// A record of a frame that is on its way.
+struct Waiting {
+    touched: Option<u32>,
+    reply: Reply,
+    _room: OwnedSemaphorePermit,
+}
+
+/// A frame that is on its way. Answered when the log has it and this relay has applied it, whichever comes last.
+struct PendingFrame {
+    waiting: Vec<Waiting>,
+    outcomes: Option<Vec<Outcome>>,
+    committed: bool,
+}
+
+/// What writer, reader and handle share.
+struct Shared {
+    log: Arc<dyn Log>,
+    facts: LogFacts,
+    session: u64,
+    applied: RwLock<Applied>,
+    /// The newest applied revision, to be waited for.
+    revision: watch::Sender<Revision>,
+    pending: Mutex<HashMap<u64, PendingFrame>>,
+    /// Why the log cannot be used, if so.
+    trouble: watch::Sender<Option<String>>,
+    counts: Counts,
+    bounds: Bounds,
+    witness: Arc<dyn Witness>,
+}
+
+/// Handle to the one task that writes and the one that applies.
+#[derive(Clone)]
+pub struct Sequencer {
+    shared: Arc<Shared>,
+    inbox: mpsc::Sender<Submission>,
+    room: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Sequencer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sequencer").field("facts", &self.shared.facts).finish_non_exhaustive()
+    }
+}
+
+impl Sequencer {
+    /// Writes a record and waits until it is applied, or for `patience`.
+    ///
+    /// `bytes` is about how large it is. With `touched` the outcome carries the rows that it touched, encoded as that
+    /// field of the answer.
+    ///
+    /// # Errors
+    /// [`Unwritten`]; only [`Unwritten::Unreachable`] leaves open whether the record was or will be written.
+    pub async fn write(
+        &self,
+        record: Record,
+        bytes: usize,
+        touched: Option<u32>,
+        patience: Duration,
+    ) -> Result<Outcome, Unwritten> {
+        let answer = self.submit(record, bytes, touched)?;
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Unwritten::Stopping),
+            Err(_) => Err(Unwritten::Unreachable),
+        }
+    }
+
+    /// Puts a record in line. Dropping the receiver abandons the answer, not the record.
+    ///
+    /// # Errors
+    /// [`Unwritten::Busy`] when there is no room, [`Unwritten::Stopping`] when nothing more is taken.
+    pub fn submit(
+        &self,
+        record: Record,
+        bytes: usize,
+        touched: Option<u32>,
+    ) -> Result<oneshot::Receiver<Result<Outcome, Unwritten>>, Unwritten> {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| Unwritten::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        self.inbox.try_send(Submission { record, touched, reply, room }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Unwritten::Busy,
+            mpsc::error::TrySendError::Closed(_) => Unwritten::Stopping,
+        })?;
+        Ok(answer)
+    }
+
+    /// The state, to be read. Not to be held across an await.
+    pub fn read(&self) -> RwLockReadGuard<'_, Applied> {
+        self.shared.applied.read()
+    }
+
+    /// Waits until this revision is applied, at most for `patience`. Answers whether it is.
+    pub async fn reached(&self, revision: Revision, patience: Duration) -> bool {
+        let mut applied = self.shared.revision.subscribe();
+        let reached = applied.wait_for(|at| *at >= revision);
+        matches!(tokio::time::timeout(patience, reached).await, Ok(Ok(_)))
+    }
+
+    /// Hears of every newly applied revision.
+    pub fn revisions(&self) -> watch::Receiver<Revision> {
+        self.shared.revision.subscribe()
+    }
+
+    /// What is known about the log.
+    pub fn log(&self) -> &LogFacts {
+        &self.shared.facts
+    }
+
+    /// Tells this log from others, in tokens.
+    pub fn log_fingerprint(&self) -> u64 {
+        let id = self.shared.facts.id.0;
+        (id ^ (id >> 64)) as u64
+    }
+
+    /// The session of this relay.
+    pub fn session(&self) -> u64 {
+        self.shared.session
+    }
+
+    /// Why the log cannot be used, if so.
+    pub fn trouble(&self) -> Option<String> {
+        match self.shared.log.health() {
+            crate::log::Health::Serving => self.shared.trouble.borrow().clone(),
+            other => Some(format!("{other:?}")),
+        }
+    }
+
+    /// Whether the store has no room for more.
+    pub fn store_full(&self) -> bool {
+        self.shared.log.health() == crate::log::Health::StoreFull
+    }
+
+    /// Records that wait for their frame.
+    pub fn waiting(&self) -> usize {
+        self.inbox.max_capacity() - self.inbox.capacity()
+    }
+
+    /// Counters for metrics.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+}
+
+impl Counts {
+    fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,177 @@
+//! Applies what comes back from the log, and answers who waits for it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use dormouse_proto::{
+    record::{Frame, Record},
+    rows::RowWriter,
+};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::{Applied, Counts, Outcome, Shared};
+use crate::{
+    log::{LogReader, Position, ReadError, SnapshotId, StoredFrame},
+    state::{Fold, Verdict},
+};
+
+/// Wait before a log that does not deliver is read anew.
+const RETRY: Duration = Duration::from_secs(1);
+/// Bytes of one piece of a snapshot.
+const PIECE: usize = 1 << 20;
+/// Records after which one more step of tidying is owed.
+const RECORDS_PER_TIDY: usize = 256;
+
+/// Applies frames from `reader` on until it is told to stop.
+pub(super) async fn run(shared: Arc<Shared>, mut reader: Box<dyn LogReader>, mut stop: watch::Receiver<bool>) {
+    let mut bytes_since_snapshot = 0;
+    loop {
+        let batch = tokio::select! {
+            batch = reader.next_batch() => batch,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match batch {
+            Ok(batch) => {
+                for stored in &batch.frames {
+                    bytes_since_snapshot += stored.frame.len() as u64;
+                    if let Err(why) = shared.apply(stored) {
+                        return shared.give_up(&why);
+                    }
+                }
+                if bytes_since_snapshot >= shared.bounds.snapshot_every {
+                    bytes_since_snapshot = 0;
+                    tokio::spawn(Arc::clone(&shared).snapshot());
+                }
+            }
+            Err(ReadError::Stalled) => {
+                warn!("the log does not deliver; reading it anew");
+                tokio::time::sleep(RETRY).await;
+                reader = shared.log.read(shared.next_position());
+            }
+            Err(ReadError::Closed) => return,
+            Err(error) => return shared.give_up(&error.to_string()),
+        }
+    }
+}
+
+impl Shared {
+    fn next_position(&self) -> Position {
+        self.applied.read().last.map_or(Position::FIRST, |last| last.position.next())
+    }
+
+    /// Nothing more can be applied: writes are refused from here on, reads are still answered.
+    fn give_up(&self, why: &str) {
+        error!(why, "the log can no longer be followed; writes are refused from here on");
+        self.trouble.send_replace(Some(why.to_owned()));
+    }
+
+    /// Applies one frame, then answers who waits for it.
+    pub(super) fn apply(&self, stored: &StoredFrame) -> Result<(), String> {
+        let frame = Frame::decode(&stored.frame).map_err(|error| format!("position {}: {error}", stored.position))?;
+        let own = frame.header.session == self.session;
+        let wanted = if own { self.wanted(frame.header.counter) } else { Vec::new() };
+        let mut outcomes = Vec::with_capacity(wanted.len());
+        let revision = {
+            let mut applied = self.applied.write();
+            let Applied { fold, last } = &mut *applied;
+            fold.apply_frame(&frame, |fold, nth, record, verdict| {
+                self.witness.witness(fold, frame.header.session, record, &verdict);
+                if let Some(touched) = wanted.get(nth) {
+                    outcomes.push(outcome(fold, record, verdict, *touched));
+                }
+            });
+            *last = Some(SnapshotId::of(stored));
+            fold.revision()
+        };
+        self.revision.send_replace(revision);
+        if own {
+            self.witness.read_back();
+            self.read_back(frame.header.counter, outcomes);
+        }
+        self.tidy(1 + frame.records.len() / RECORDS_PER_TIDY);
+        Ok(())
+    }
+
+    /// Which records of an own frame somebody waits for, and how their rows are to be encoded.
+    fn wanted(&self, counter: u64) -> Vec<Option<u32>> {
+        let pending = self.pending.lock();
+        pending.get(&counter).map_or_else(Vec::new, |frame| frame.waiting.iter().map(|it| it.touched).collect())
+    }
+
+    fn read_back(&self, counter: u64, outcomes: Vec<Outcome>) {
+        let mut pending = self.pending.lock();
+        let Some(frame) = pending.get_mut(&counter).filter(|frame| frame.outcomes.is_none()) else { return };
+        frame.outcomes = Some(outcomes);
+        if frame.committed
+            && let Some(frame) = pending.remove(&counter)
+        {
+            drop(pending);
+            frame.answer();
+        }
+    }
+
+    /// Some steps of index tidying, each with the lock of its own, so that readers come in between.
+    fn tidy(&self, steps: usize) {
+        for _ in 0..steps {
+            if !self.applied.write().fold.tidy() {
+                return;
+            }
+        }
+    }
+
+    /// Stores a snapshot of what is applied, and lets the log drop what only older ones need.
+    pub(super) async fn snapshot(self: Arc<Self>) {
+        let shared = Arc::clone(&self);
+        let copied = tokio::task::spawn_blocking(move || {
+            let applied = shared.applied.read();
+            applied.last.map(|last| (last, pieces(&applied.fold)))
+        });
+        let Ok(Some((id, pieces))) = copied.await else { return };
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        if let Err(error) = self.log.put_snapshot(id, Box::new(pieces.into_iter().map(Ok))).await {
+            warn!(%error, "a snapshot was not stored; the log keeps what it would have dropped");
+            return;
+        }
+        Counts::add(&self.counts.snapshots, 1);
+        info!(position = id.position.0, bytes, "snapshot stored");
+        let Ok(snapshots) = self.log.newest_snapshots().await else { return };
+        if let Some(second) = snapshots.get(1)
+            && let Err(error) = self.log.truncate(second.id.position).await
+        {
+            warn!(%error, "the log was not truncated");
+        }
+    }
+}
+
+/// The rows are copied under the lock and stored after it, so that a slow disk does not hold up the log.
+fn pieces(fold: &Fold) -> Vec<Bytes> {
+    let (mut pieces, mut piece) = (Vec::new(), Vec::with_capacity(PIECE));
+    fold.write_snapshot(|bytes| {
+        if piece.len() + bytes.len() > PIECE && !piece.is_empty() {
+            pieces.push(Bytes::from(std::mem::replace(&mut piece, Vec::with_capacity(PIECE))));
+        }
+        piece.extend_from_slice(bytes);
+    });
+    pieces.push(piece.into());
+    pieces
+}
+
+fn outcome(fold: &Fold, record: &Record, verdict: Verdict, touched: Option<u32>) -> Outcome {
+    let mut rows = Vec::new();
+    let changed = match record {
+        Record::Push(push) => Some((&push.namespace, &push.deltas)),
+        Record::Write(write) => Some((&write.namespace, &write.deltas)),
+        _ => None,
+    };
+    if let Some(field) = touched
+        && verdict.is_bound()
+        && let Some((namespace, deltas)) = changed
+        && let Some(view) = fold.namespace(namespace)
+    {
+        let mut writer = RowWriter::new(&mut rows, field);
+        view.write_touched(deltas, &mut writer);
+        writer.finish();
+    }
+    Outcome { verdict, revision: fold.revision(), touched: rows }
+}

@@ -1,0 +1,176 @@
+//! The start of a session: newest usable snapshot, the log's tail, an Open record; then, and only then, serve.
+
+use std::{sync::Arc, time::Duration};
+
+use dormouse_proto::{
+    ids::Revision,
+    record::{Frame, Record},
+};
+use parking_lot::RwLock;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+};
+use tracing::{info, warn};
+
+use super::{Applied, Bounds, Counts, LogFacts, Sequencer, Shared, Unwritten, Witness, reader, writer};
+use crate::{
+    log::{Log, LogError, LogReader, Position, ReadError, SnapshotId},
+    state::{Fold, RestoreError},
+};
+
+/// How far an Open record jumps at the least: more numbers than any session gives.
+const JUMP: u64 = 1 << 36;
+
+/// A relay cannot start on this log.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log could not be opened or asked.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A frame in it cannot be understood.
+    #[error("{0}")]
+    Frame(String),
+    /// No snapshot could be used, and the log no longer begins at its beginning.
+    #[error("the log begins at {first} and no snapshot of it can be used; restore a backup")]
+    NoSnapshot {
+        /// The oldest frame that is left.
+        first: Position,
+    },
+    /// The first record of the session was not accepted.
+    #[error("the session could not be opened: {0}")]
+    Open(#[from] Unwritten),
+    /// The kernel gave no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// A started sequencer and how to stop it.
+pub struct Running {
+    /// The handle.
+    pub sequencer: Sequencer,
+    writer: JoinHandle<()>,
+    reader: JoinHandle<()>,
+    stop_reader: watch::Sender<bool>,
+}
+
+/// Replays the log into a state, opens a session on it, and starts the tasks that write and apply.
+///
+/// # Errors
+/// [`StartError`]; nothing was written then, but for the session's Open.
+pub async fn start(log: Arc<dyn Log>, bounds: Bounds, witness: Arc<dyn Witness>) -> Result<Running, StartError> {
+    let info = log.info().await?;
+    let session = getrandom::u64()?;
+    let (mut applied, mut reader) = load(&*log).await?;
+    replay(&mut applied, &mut *reader).await?;
+    let revision = applied.fold.revision();
+    let facts = LogFacts { id: info.log_id, kind: info.kind, durability: info.durability };
+    let shared = Arc::new(Shared {
+        log,
+        facts,
+        session,
+        applied: RwLock::new(applied),
+        revision: watch::Sender::new(revision),
+        pending: parking_lot::Mutex::default(),
+        trouble: watch::Sender::new(None),
+        counts: Counts::default(),
+        bounds,
+        witness,
+    });
+    let (inbox, submissions) = mpsc::channel(bounds.records);
+    let (stop_reader, stopped) = watch::channel(false);
+    let running = Running {
+        writer: tokio::spawn(writer::run(Arc::clone(&shared), submissions, info.appends_in_flight)),
+        reader: tokio::spawn(reader::run(Arc::clone(&shared), reader, stopped)),
+        sequencer: Sequencer { shared, inbox, room: Arc::new(Semaphore::new(bounds.bytes / 1024 + 1)) },
+        stop_reader,
+    };
+    open_session(&running.sequencer, revision).await?;
+    Ok(running)
+}
+
+/// The newest snapshot that the log still holds the last frame of, and a reader behind it.
+async fn load(log: &dyn Log) -> Result<(Applied, Box<dyn LogReader>), StartError> {
+    for snapshot in log.newest_snapshots().await? {
+        let id = snapshot.id;
+        if !log.holds(id).await? {
+            warn!(position = id.position.0, "a snapshot is of a tail that the log has lost; trying an older one");
+            continue;
+        }
+        match restore(log, id).await {
+            Ok(fold) => {
+                info!(position = id.position.0, revision = fold.revision().0, "snapshot loaded");
+                return Ok((Applied { fold, last: Some(id) }, log.read(id.position.next())));
+            }
+            Err(error) => warn!(position = id.position.0, %error, "a snapshot cannot be used; trying an older one"),
+        }
+    }
+    match log.info().await?.first {
+        Some(first) if first > Position::FIRST => Err(StartError::NoSnapshot { first }),
+        _ => Ok((Applied::default(), log.read(Position::FIRST))),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+async fn restore(log: &dyn Log, id: SnapshotId) -> Result<Fold, Unusable> {
+    let mut chunks = log.load_snapshot(id).await?;
+    let mut restore = crate::state::Restore::new();
+    while let Some(chunk) = chunks.next_chunk().await? {
+        restore.take(&chunk)?;
+    }
+    Ok(restore.finish()?)
+}
+
+/// Applies everything that is in the log now.
+async fn replay(applied: &mut Applied, reader: &mut dyn LogReader) -> Result<(), StartError> {
+    loop {
+        let batch = reader.next_batch().await?;
+        for stored in &batch.frames {
+            let frame = Frame::decode(&stored.frame)
+                .map_err(|error| StartError::Frame(format!("position {}: {error}", stored.position)))?;
+            applied.fold.apply_frame(&frame, |_, _, _, _| ());
+            applied.last = Some(SnapshotId::of(stored));
+            while applied.fold.tidy() {}
+        }
+        if batch.at_tail {
+            return Ok(());
+        }
+    }
+}
+
+/// The jump is random, because an Open can itself be lost.
+async fn open_session(sequencer: &Sequencer, revision: Revision) -> Result<(), StartError> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let base = Revision(revision.0.saturating_add(JUMP).saturating_add(getrandom::u64()? % JUMP));
+    sequencer.write(Record::Open { base }, 64, None, PATIENCE).await?;
+    Ok(())
+}
+
+impl Running {
+    /// Takes nothing more, waits for what is on its way, stores a snapshot, and lets go of the log.
+    pub async fn stop(self) {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let Self { sequencer, writer, reader, stop_reader } = self;
+        let shared = Arc::clone(&sequencer.shared);
+        drop(sequencer);
+        // The writer ends when every handle is gone; handlers that still hold one are cut off after a while.
+        let _ = tokio::time::timeout(PATIENCE, writer).await;
+        let _ = tokio::time::timeout(PATIENCE, shared.drained()).await;
+        stop_reader.send_replace(true);
+        let _ = reader.await;
+        if shared.counts.records.load(std::sync::atomic::Ordering::Relaxed) > 1 {
+            Arc::clone(&shared).snapshot().await;
+        }
+        shared.log.close().await;
+    }
+}
