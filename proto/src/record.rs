@@ -290,8 +290,14 @@ impl FrameBuilder {
         // The order of fields means nothing in protobuf, and the header is known last.
         let FrameHeader { session, counter, applied_position, applied_revision, stamp_ms } = header;
         let applied_revision = applied_revision.0;
-        let header =
-            stored::FrameHeader { format: FRAME_FORMAT, session, counter, applied_position, applied_revision, stamp_ms };
+        let header = stored::FrameHeader {
+            format: FRAME_FORMAT,
+            session,
+            counter,
+            applied_position,
+            applied_revision,
+            stamp_ms,
+        };
         prost::encoding::message::encode(1, &header, &mut self.bytes);
         self.bytes
     }

@@ -62,7 +62,10 @@ impl Clock {
             while !stopped.load(Ordering::Relaxed) {
                 thread::sleep(TICK);
                 if let Some(pause) = clock.guard.tick(clock.monotonic()) {
-                    warn!(pause_ms = pause.0, "this relay stood still: nobody is declared gone until it has listened again");
+                    warn!(
+                        pause_ms = pause.0,
+                        "this relay stood still: nobody is declared gone until it has listened again"
+                    );
                     paused(Duration::from_millis(pause.0));
                 }
             }

@@ -24,7 +24,11 @@ const PIECE: usize = 1 << 20;
 const RECORDS_PER_TIDY: usize = 256;
 
 /// Applies frames from `reader` on until it is told to stop.
-pub(super) async fn run(shared: Arc<Shared>, mut reader: Box<dyn LogReader>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut reader: Box<dyn LogReader>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut bytes_since_snapshot = 0;
     loop {
         let batch = tokio::select! {
@@ -68,7 +72,8 @@ impl Shared {
 
     /// Applies one frame, then answers who waits for it.
     pub(super) fn apply(&self, stored: &StoredFrame) -> Result<(), String> {
-        let frame = Frame::decode(&stored.frame).map_err(|error| format!("position {}: {error}", stored.position))?;
+        let frame =
+            Frame::decode(&stored.frame).map_err(|error| format!("position {}: {error}", stored.position))?;
         let own = frame.header.session == self.session;
         let wanted = if own { self.wanted(frame.header.counter) } else { Vec::new() };
         let mut outcomes = Vec::with_capacity(wanted.len());
@@ -96,7 +101,9 @@ impl Shared {
     /// Which records of an own frame somebody waits for, and how their rows are to be encoded.
     fn wanted(&self, counter: u64) -> Vec<Option<u32>> {
         let pending = self.pending.lock();
-        pending.get(&counter).map_or_else(Vec::new, |frame| frame.waiting.iter().map(|it| it.touched).collect())
+        pending
+            .get(&counter)
+            .map_or_else(Vec::new, |frame| frame.waiting.iter().map(|it| it.touched).collect())
     }
 
     fn read_back(&self, counter: u64, outcomes: Vec<Outcome>) {

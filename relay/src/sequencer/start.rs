@@ -61,7 +61,11 @@ pub struct Running {
 ///
 /// # Errors
 /// [`StartError`]; nothing was written then, but for the session's Open.
-pub async fn start(log: Arc<dyn Log>, bounds: Bounds, witness: Arc<dyn Witness>) -> Result<Running, StartError> {
+pub async fn start(
+    log: Arc<dyn Log>,
+    bounds: Bounds,
+    witness: Arc<dyn Witness>,
+) -> Result<Running, StartError> {
     let info = log.info().await?;
     let session = getrandom::u64()?;
     let (mut applied, mut reader) = load(&*log).await?;
@@ -97,7 +101,10 @@ async fn load(log: &dyn Log) -> Result<(Applied, Box<dyn LogReader>), StartError
     for snapshot in log.newest_snapshots().await? {
         let id = snapshot.id;
         if !log.holds(id).await? {
-            warn!(position = id.position.0, "a snapshot is of a tail that the log has lost; trying an older one");
+            warn!(
+                position = id.position.0,
+                "a snapshot is of a tail that the log has lost; trying an older one"
+            );
             continue;
         }
         match restore(log, id).await {
@@ -105,7 +112,9 @@ async fn load(log: &dyn Log) -> Result<(Applied, Box<dyn LogReader>), StartError
                 info!(position = id.position.0, revision = fold.revision().0, "snapshot loaded");
                 return Ok((Applied { fold, last: Some(id) }, log.read(id.position.next())));
             }
-            Err(error) => warn!(position = id.position.0, %error, "a snapshot cannot be used; trying an older one"),
+            Err(error) => {
+                warn!(position = id.position.0, %error, "a snapshot cannot be used; trying an older one")
+            }
         }
     }
     match log.info().await?.first {

@@ -19,15 +19,19 @@ use crate::{
     log::{Appended, RecordId, Rejection},
 };
 
-/// Bytes at which a frame is full.
-const FRAME_BYTES: usize = 64 << 10;
+/// Bytes at which a frame is full: with its key it then fits a page of 64 KiB, which the embedded log rounds up to.
+const FRAME_BYTES: usize = 60 << 10;
 /// Records at which a frame is full: applying a frame holds up readers for its length.
 const FRAME_RECORDS: usize = 1024;
+/// Frames on their way: one is written while the next is handed over.
+const FRAMES_IN_FLIGHT: usize = 2;
 /// Wait before an append whose outcome is unknown is tried again.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Runs until the inbox is closed and empty, then waits for what is on its way.
 pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Submission>, in_flight: usize) {
+    // More frames at once would only be smaller ones.
+    let in_flight = in_flight.min(FRAMES_IN_FLIGHT);
     let slots = Arc::new(Semaphore::new(in_flight));
     let mut counter = 0;
     // The slot comes first, so that the group gathers while the frames before it are being written.
@@ -66,12 +70,23 @@ fn gather(
         let applied = shared.applied.read();
         (applied.last.map_or(0, |last| last.position.0), applied.fold.revision())
     };
-    let header =
-        FrameHeader { session: shared.session, counter, applied_position, applied_revision, stamp_ms: Clock::wall_ms() };
+    let header = FrameHeader {
+        session: shared.session,
+        counter,
+        applied_position,
+        applied_revision,
+        stamp_ms: Clock::wall_ms(),
+    };
     (frame.finish(header).into(), waiting)
 }
 
-fn append(shared: &Arc<Shared>, counter: u64, frame: Bytes, waiting: Vec<Waiting>, slot: OwnedSemaphorePermit) {
+fn append(
+    shared: &Arc<Shared>,
+    counter: u64,
+    frame: Bytes,
+    waiting: Vec<Waiting>,
+    slot: OwnedSemaphorePermit,
+) {
     let (records, bytes) = (waiting.len() as u64, frame.len() as u64);
     let id = RecordId { session: shared.session, counter };
     // Before the append, because the frame may be read back before its answer arrives.

@@ -227,7 +227,7 @@ impl Members {
         let before = self.live.remove(&join.node).map(|it| (it.last, it.joined_at_ms));
         let before = before.or_else(|| self.tombstones.remove(&join.node).map(|it| (it.last, now.stamp_ms)));
         let (last, joined_at_ms) = before.unwrap_or((LastPush::default(), now.stamp_ms));
-        let silent = Contact { beat: Beat(0), asleep: false, lease_ms: 0 };
+        let silent = Contact { beat: Beat(0), asleep: false, lease_ms: 0, awake_ms: 0 };
         let member = Member {
             incarnation: join.incarnation,
             boot_id: join.boot_id,

@@ -1,0 +1,95 @@
+//! How fast the embedded log commits, on the disk of the temporary directory.
+//!
+//! Run with `TMPDIR=/where/the/disk/is cargo bench -p dormouse-relay --bench log_append`. Prints one `name value
+//! unit` per line; takes less than 15 seconds.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dormouse_relay::log::embedded::{Embedded, Options};
+use dormouse_relay::log::{Appended, Log, Position, RecordId};
+
+const PERIOD: Duration = Duration::from_millis(1_500);
+
+#[tokio::main(flavor = "multi_thread")]
+async fn main() {
+    println!("fsync_us {:.0} us", fsync_us());
+    for in_flight in [1, 16, 256] {
+        let (per_s, p50, p99) = append(in_flight, 256).await;
+        println!("log_append_{in_flight}_per_s {per_s:.0} 1/s");
+        println!("log_append_{in_flight}_p50_us {p50} us");
+        println!("log_append_{in_flight}_p99_us {p99} us");
+    }
+    // A frame of the full 64 KiB would no longer fit a page of that size.
+    let frame_bytes = 65_536 - 256;
+    let (per_s, ..) = append(16, frame_bytes).await;
+    println!("log_append_64k_mb_per_s {:.0} MB/s", per_s * frame_bytes as f64 / 1e6);
+    for (name, recent_bytes) in [("memory", 8 << 20), ("database", 0)] {
+        println!("log_append_to_read_via_{name}_p50_us {} us", append_to_read(recent_bytes).await);
+    }
+}
+
+/// The mean of appending 512 bytes to a file and syncing it: what the disk itself takes.
+fn fsync_us() -> f64 {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut file = File::create(dir.path().join("raw")).expect("a file");
+    let (started, mut rounds) = (Instant::now(), 0);
+    while started.elapsed() < PERIOD / 2 {
+        file.write_all(&[7; 512]).expect("written");
+        file.sync_data().expect("synced");
+        rounds += 1;
+    }
+    started.elapsed().as_secs_f64() * 1e6 / f64::from(rounds)
+}
+
+/// Keeps `in_flight` appends going and returns appends per second, and the median and 99th percentile in us.
+async fn append(in_flight: u64, frame_bytes: usize) -> (f64, u128, u128) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = Arc::new(Embedded::open(dir.path(), Options::default()).expect("the log opens"));
+    let frame = Bytes::from(vec![7; frame_bytes]);
+    let started = Instant::now();
+    let writers: Vec<_> = (0..in_flight)
+        .map(|session| tokio::spawn(writer(Arc::clone(&log), session, frame.clone())))
+        .collect();
+    let mut latencies = Vec::new();
+    for writer in writers {
+        latencies.extend(writer.await.expect("a writer"));
+    }
+    let per_s = latencies.len() as f64 / started.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    (per_s, latencies[latencies.len() / 2], latencies[latencies.len() * 99 / 100])
+}
+
+async fn writer(log: Arc<Embedded>, session: u64, frame: Bytes) -> Vec<u128> {
+    let (started, mut latencies) = (Instant::now(), Vec::new());
+    while started.elapsed() < PERIOD {
+        let called = Instant::now();
+        let record_id = RecordId { session, counter: latencies.len() as u64 };
+        let answer = log.append(record_id, frame.clone()).await;
+        assert!(matches!(answer, Appended::Committed { .. }), "{answer:?}");
+        latencies.push(called.elapsed().as_micros());
+    }
+    latencies
+}
+
+/// The median from the call of an append to its frame being read back, one at a time, in us.
+async fn append_to_read(recent_bytes: usize) -> u128 {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options { recent_bytes, ..Options::default() };
+    let log = Embedded::open(dir.path(), options).expect("the log opens");
+    let mut reader = log.read(Position::FIRST);
+    reader.next_batch().await.expect("the tail of an empty log");
+    let mut latencies = Vec::new();
+    for counter in 0..2_000 {
+        let called = Instant::now();
+        let answer = log.append(RecordId { session: 1, counter }, Bytes::from_static(&[7; 256]));
+        reader.next_batch().await.expect("the frame");
+        latencies.push(called.elapsed().as_micros());
+        answer.await;
+    }
+    latencies.sort_unstable();
+    latencies[latencies.len() / 2]
+}
