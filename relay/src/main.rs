@@ -1,1 +1,119 @@
-fn main() {}
+//! The relay: reads its configuration, starts, waits, stops.
+
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
+
+use dormouse_relay::{
+    admin,
+    config::{Config, Durability},
+    grpc,
+    log::{self, Log as _, embedded::{Embedded, Options}},
+    relay::{Relay, Started},
+    telemetry,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::info;
+
+// Many small buffers are made by one thread and freed by another, which the system allocator does not like.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A frame holds a push of 1 MiB with what is around it, behind a group that was nearly full.
+const FRAME_MAX: usize = 2 << 20;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dormouse-relay: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                eprintln!("  because: {cause}");
+                source = cause.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let config = Config::load()?;
+    telemetry::start(&config.log)?;
+    let log = open_log(&config).await?;
+    let listener = bind(config.listen, "DORMOUSE_LISTEN").await?;
+    let admin_listener = bind(config.admin_listen, "DORMOUSE_ADMIN_LISTEN").await?;
+    println!("dormouse-relay {}: embedded log in {}", env!("CARGO_PKG_VERSION"), config.data_dir.display());
+    println!("serving on {}, admin on http://{}", listener.local_addr()?, admin_listener.local_addr()?);
+
+    let started = Relay::start(config, Arc::new(log)).await?;
+    let (stop, stopping) = watch::channel(false);
+    let admin = tokio::spawn(admin::serve(
+        admin_listener,
+        Arc::clone(&started.relay.metrics),
+        Arc::new(started.relay.clone()),
+        stopped(stopping.clone()),
+    ));
+    let server = tokio::spawn(grpc::serve(started.relay.clone(), listener, stopped(stopping)));
+    info!(relay = %started.relay.id, revision = %started.relay.sequencer.read().fold.revision(), "ready");
+
+    terminated().await?;
+    finish(started, stop, server, admin).await
+}
+
+/// Ends the streams, finishes the calls that are under way, writes what waits, stores a snapshot.
+async fn finish<A, B>(
+    started: Started,
+    stop: watch::Sender<bool>,
+    server: tokio::task::JoinHandle<A>,
+    admin: tokio::task::JoinHandle<B>,
+) -> Result<(), Box<dyn Error>> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    info!("stopping: finishing the calls that are under way");
+    started.announce();
+    stop.send_replace(true);
+    let abort = (server.abort_handle(), admin.abort_handle());
+    let _ = tokio::time::timeout(PATIENCE, server).await;
+    let _ = tokio::time::timeout(PATIENCE, admin).await;
+    // Whoever still holds a call open by now is cut off: the handles that they keep must go.
+    abort.0.abort();
+    abort.1.abort();
+    started.stop().await;
+    info!("stopped");
+    Ok(())
+}
+
+async fn open_log(config: &Config) -> Result<Embedded, Box<dyn Error>> {
+    let dir = config.data_dir.clone();
+    let options = Options { max_frame_bytes: FRAME_MAX, ..Options::default() };
+    let log = tokio::task::spawn_blocking(move || Embedded::open(dir, options)).await??;
+    let has = log.info().await?.durability;
+    let wanted = match config.durability {
+        None | Some(Durability::PageCache) => log::Durability::PageCache,
+        Some(Durability::Majority) => log::Durability::Majority,
+        Some(Durability::Fsync) => log::Durability::Fsync,
+    };
+    if has < wanted {
+        return Err(format!("DORMOUSE_DURABILITY asks for {wanted:?}, this log gives {has:?}").into());
+    }
+    Ok(log)
+}
+
+async fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Box<dyn Error>> {
+    TcpListener::bind(address).await.map_err(|error| format!("{key}: cannot listen on {address}: {error}").into())
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn terminated() -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}

@@ -498,7 +498,7 @@ pub struct Roster {
     #[prost(fixed64, repeated, tag = "3")]
     pub dead: ::prost::alloc::vec::Vec<u64>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RosterRow {
     #[prost(fixed64, tag = "1")]
     pub node_id: u64,
@@ -511,6 +511,11 @@ pub struct RosterRow {
     pub gone: i32,
     #[prost(uint64, tag = "5")]
     pub chg: u64,
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub tags: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OnceIds {

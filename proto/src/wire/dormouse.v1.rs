@@ -662,6 +662,9 @@ pub struct RelayInfo {
     >,
     #[prost(enumeration = "relay_info::Condition", repeated, tag = "6")]
     pub conditions: ::prost::alloc::vec::Vec<i32>,
+    /// a PushAck.Durability: what an acknowledgement of this relay promises
+    #[prost(int32, tag = "7")]
+    pub durability: i32,
 }
 /// Nested message and enum types in `RelayInfo`.
 pub mod relay_info {

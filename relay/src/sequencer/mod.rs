@@ -10,10 +10,7 @@ mod writer;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 pub use start::{StartError, start};
 
 use crate::{
+    metrics::Metrics,
     log::{Durability, Log, LogId, SnapshotId},
     state::{Fold, Verdict},
 };
@@ -74,9 +72,6 @@ pub enum Unwritten {
 pub trait Witness: Send + Sync + 'static {
     /// `session` wrote the record.
     fn witness(&self, fold: &Fold, session: u64, record: &Record, verdict: &Verdict);
-
-    /// A frame of this relay's own session was read back that was written when `position` was applied.
-    fn read_back(&self);
 }
 
 /// What is applied, and the last frame that it covers.
@@ -97,21 +92,6 @@ pub struct LogFacts {
     pub kind: &'static str,
     /// What its `Committed` survives.
     pub durability: Durability,
-}
-
-/// Counters for metrics.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Frames of this session that were committed.
-    pub frames: AtomicU64,
-    /// Records in them.
-    pub records: AtomicU64,
-    /// Bytes in them.
-    pub bytes: AtomicU64,
-    /// Nanoseconds between handing a frame to the log and its answer, summed.
-    pub append_nanos: AtomicU64,
-    /// Snapshots stored.
-    pub snapshots: AtomicU64,
 }
 
 struct Submission {
@@ -150,7 +130,7 @@ struct Shared {
     pending: Mutex<HashMap<u64, PendingFrame>>,
     /// Why the log cannot be used, if so.
     trouble: watch::Sender<Option<String>>,
-    counts: Counts,
+    metrics: Arc<Metrics>,
     bounds: Bounds,
     witness: Arc<dyn Witness>,
 }
@@ -261,16 +241,5 @@ impl Sequencer {
     /// Records that wait for their frame.
     pub fn waiting(&self) -> usize {
         self.inbox.max_capacity() - self.inbox.capacity()
-    }
-
-    /// Counters for metrics.
-    pub fn counts(&self) -> &Counts {
-        &self.shared.counts
-    }
-}
-
-impl Counts {
-    fn add(counter: &AtomicU64, n: u64) {
-        counter.fetch_add(n, Ordering::Relaxed);
     }
 }

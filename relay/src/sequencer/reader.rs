@@ -10,7 +10,7 @@ use dormouse_proto::{
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Applied, Counts, Outcome, Shared};
+use super::{Applied, Outcome, Shared};
 use crate::{
     log::{LogReader, Position, ReadError, SnapshotId, StoredFrame},
     state::{Fold, Verdict},
@@ -91,7 +91,6 @@ impl Shared {
         };
         self.revision.send_replace(revision);
         if own {
-            self.witness.read_back();
             self.read_back(frame.header.counter, outcomes);
         }
         self.tidy(1 + frame.records.len() / RECORDS_PER_TIDY);
@@ -140,7 +139,7 @@ impl Shared {
             warn!(%error, "a snapshot was not stored; the log keeps what it would have dropped");
             return;
         }
-        Counts::add(&self.counts.snapshots, 1);
+        self.metrics.snapshot_stored();
         info!(position = id.position.0, bytes, "snapshot stored");
         let Ok(snapshots) = self.log.newest_snapshots().await else { return };
         if let Some(second) = snapshots.get(1)

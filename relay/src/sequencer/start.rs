@@ -13,8 +13,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Applied, Bounds, Counts, LogFacts, Sequencer, Shared, Unwritten, Witness, reader, writer};
+use super::{Applied, Bounds, LogFacts, Sequencer, Shared, Unwritten, Witness, reader, writer};
 use crate::{
+    metrics::Metrics,
     log::{Log, LogError, LogReader, Position, ReadError, SnapshotId},
     state::{Fold, RestoreError},
 };
@@ -43,6 +44,12 @@ pub enum StartError {
     /// The first record of the session was not accepted.
     #[error("the session could not be opened: {0}")]
     Open(#[from] Unwritten),
+    /// The lease settings contradict each other.
+    #[error(transparent)]
+    Leases(#[from] crate::liveness::LeaseSettingsError),
+    /// The thread that watches the clock could not be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(std::io::Error),
     /// The kernel gave no random numbers.
     #[error("no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -65,6 +72,7 @@ pub async fn start(
     log: Arc<dyn Log>,
     bounds: Bounds,
     witness: Arc<dyn Witness>,
+    metrics: Arc<Metrics>,
 ) -> Result<Running, StartError> {
     let info = log.info().await?;
     let session = getrandom::u64()?;
@@ -80,7 +88,7 @@ pub async fn start(
         revision: watch::Sender::new(revision),
         pending: parking_lot::Mutex::default(),
         trouble: watch::Sender::new(None),
-        counts: Counts::default(),
+        metrics,
         bounds,
         witness,
     });
@@ -177,9 +185,7 @@ impl Running {
         let _ = tokio::time::timeout(PATIENCE, shared.drained()).await;
         stop_reader.send_replace(true);
         let _ = reader.await;
-        if shared.counts.records.load(std::sync::atomic::Ordering::Relaxed) > 1 {
-            Arc::clone(&shared).snapshot().await;
-        }
+        Arc::clone(&shared).snapshot().await;
         shared.log.close().await;
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Counts, PendingFrame, Shared, Submission, Unwritten, Waiting};
+use super::{PendingFrame, Shared, Submission, Unwritten, Waiting};
 use crate::{
     clock::Clock,
     log::{Appended, RecordId, Rejection},
@@ -87,7 +87,7 @@ fn append(
     waiting: Vec<Waiting>,
     slot: OwnedSemaphorePermit,
 ) {
-    let (records, bytes) = (waiting.len() as u64, frame.len() as u64);
+    let records = waiting.len();
     let id = RecordId { session: shared.session, counter };
     // Before the append, because the frame may be read back before its answer arrives.
     shared.pending.lock().insert(counter, PendingFrame { waiting, outcomes: None, committed: false });
@@ -97,13 +97,9 @@ fn append(
     tokio::spawn(async move {
         let appended = settle(&shared, id, frame, answer.await).await;
         drop(slot);
-        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         match appended {
             Ok(()) => {
-                Counts::add(&shared.counts.frames, 1);
-                Counts::add(&shared.counts.records, records);
-                Counts::add(&shared.counts.bytes, bytes);
-                Counts::add(&shared.counts.append_nanos, nanos);
+                shared.metrics.appended(records, started.elapsed());
                 committed(&shared, counter);
             }
             Err(unwritten) => refused(&shared, counter, unwritten),

@@ -8,6 +8,7 @@
 //! is caught up the reader holds exactly the state at its `as_of`.
 
 use dormouse_proto::{
+    convert::Follow,
     ids::{Collection as Name, Namespace, Revision},
     lattice::{Change, Delta, Type},
     rows::{RowWriter, decode_value},
@@ -89,9 +90,6 @@ pub struct Chunk {
     /// How many rows there are in `members` and `keys`.
     pub rows: usize,
 }
-
-/// The name under which the members' rows are followed.
-pub(crate) const MEMBERS: &str = "@members";
 
 /// Estimated size of a member's row on the wire.
 const MEMBER_BYTES: usize = 48;
@@ -210,7 +208,7 @@ impl<'a> Walk<'a> {
     }
 
     fn name(&self, number: usize) -> &'a str {
-        number.checked_sub(1).map_or(MEMBERS, |number| self.state.collections()[number].name.as_str())
+        number.checked_sub(1).map_or(Follow::MEMBERS, |number| self.state.collections()[number].name.as_str())
     }
 
     fn run(mut self, pull: &Pull<'_>) -> Chunk {
@@ -253,7 +251,7 @@ impl<'a> Walk<'a> {
         if self.chunk.caught_up {
             self.chunk.caught_up_in.clear();
             if pull.members {
-                self.chunk.caught_up_in.push(MEMBERS.to_owned());
+                self.chunk.caught_up_in.push(Follow::MEMBERS.to_owned());
             }
             self.chunk.caught_up_in.extend(pull.collections.iter().map(|name| name.as_str().to_owned()));
         }

@@ -4,7 +4,10 @@
 //! soft fields, part of the fold and of no row. Of an ended member a small tombstone remains. It is the only thing that
 //! can still say whether an unacknowledged push was bound, so an id is never revived without it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use dormouse_proto::{
     ids::{Beat, BootId, Group, Incarnation, NodeId, PushId, PushNo, Revision},
@@ -16,6 +19,9 @@ use super::{
     policy::Limits,
     rows::{Body, Row, RowId, Table},
 };
+
+/// Free labels of a member, shared by its record and its row.
+pub type Tags = Arc<BTreeMap<String, String>>;
 
 /// The fate of a member's last push.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,7 +73,7 @@ pub struct Member {
     /// What it runs.
     pub group: Group,
     /// Free labels.
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
     /// The fate of its last push.
     pub last: LastPush,
     /// What is known of its life.
@@ -102,6 +108,8 @@ pub struct RosterEntry {
     pub incarnation: Incarnation,
     /// What it runs.
     pub group: Group,
+    /// Free labels.
+    pub tags: Tags,
     /// Why it ended; `None`: it is a member.
     pub gone: Option<Cause>,
 }
@@ -232,14 +240,15 @@ impl Members {
             incarnation: join.incarnation,
             boot_id: join.boot_id,
             group: join.group.clone(),
-            tags: join.tags.clone(),
+            tags: Arc::new(join.tags.clone()),
             last,
             soft: soft(join.contact.unwrap_or(silent), session, now.log_time_ms),
             joined_at_ms,
             revision: at,
         };
+        let (group, tags) = (member.group.clone(), Arc::clone(&member.tags));
         self.live.insert(join.node, member);
-        self.tell(join.node, join.incarnation, join.group.clone(), None, at);
+        self.tell(RosterEntry { node: join.node, incarnation: join.incarnation, group, tags, gone: None }, at);
         JoinVerdict::Admitted { again }
     }
 
@@ -285,20 +294,14 @@ impl Members {
         };
         self.tombstones.insert(gone.node, tombstone);
         self.ended.push_back((gone.node, gone.incarnation));
-        self.tell(gone.node, member.incarnation, member.group, Some(gone.cause), at);
+        let Member { incarnation, group, tags, .. } = member;
+        self.tell(RosterEntry { node: gone.node, incarnation, group, tags, gone: Some(gone.cause) }, at);
         self.forget_ended(now.log_time_ms, limits);
         true
     }
 
-    fn tell(
-        &mut self,
-        node: NodeId,
-        incarnation: Incarnation,
-        group: Group,
-        gone: Option<Cause>,
-        at: Revision,
-    ) {
-        let entry = RosterEntry { node, incarnation, group, gone };
+    fn tell(&mut self, entry: RosterEntry, at: Revision) {
+        let node = entry.node;
         let place = match self.places.get(&node) {
             Some(place) => *place,
             None => {

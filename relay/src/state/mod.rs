@@ -29,7 +29,7 @@ use dormouse_proto::{
 };
 
 pub use backlog::{Chunk, Lost, Pull, PullError};
-pub use members::{JoinVerdict, LastPush, Member, Refused, RosterEntry, Soft, Tombstone};
+pub use members::{JoinVerdict, LastPush, Member, Refused, RosterEntry, Soft, Tags, Tombstone};
 pub use namespace::View;
 pub use policy::Limits;
 pub use push::{PushVerdict, WriteVerdict};

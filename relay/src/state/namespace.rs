@@ -170,6 +170,12 @@ impl<'a> View<'a> {
         self.state.members.roster_entry(node)
     }
 
+    /// Members' rows, dead ones too, in the order in which they changed.
+    pub fn roster_entries(&self) -> impl Iterator<Item = (Revision, &'a RosterEntry)> + use<'a> {
+        let rows = self.state.members.roster().changed_after(Revision::ZERO);
+        rows.filter_map(|(at, _, row)| row.body.0.as_ref().map(|entry| (at, entry)))
+    }
+
     /// Members' rows that changed after a revision, in order; `None` if some of those have been dropped.
     pub fn roster_after(
         &self,

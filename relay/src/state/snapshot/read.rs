@@ -1,5 +1,7 @@
 //! From the stream back to the state. The stream may come from a damaged disk, so nothing in it is believed.
 
+use std::sync::Arc;
+
 use dormouse_proto::{
     ids::{Beat, BootId, Incarnation, InvalidName, NodeId, PushId, PushNo, Revision},
     lattice::{Counter, Register, SetElement, Type},
@@ -218,7 +220,7 @@ impl Restore {
             incarnation: Incarnation(stored.incarnation),
             boot_id: boot_id(&stored.boot_id)?,
             group: stored.group.try_into()?,
-            tags: stored.tags,
+            tags: Arc::new(stored.tags),
             last: last_push(stored.last.unwrap_or_default())?,
             soft: Soft {
                 beat: Beat(stored.beat),
@@ -253,6 +255,7 @@ impl Restore {
                 node: NodeId(row.node_id),
                 incarnation: Incarnation(row.incarnation),
                 gone: Cause::try_from(row.gone()).ok(),
+                tags: Arc::new(row.tags),
                 group: row.group.try_into()?,
             };
             self.namespace()?

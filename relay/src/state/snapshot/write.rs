@@ -180,7 +180,7 @@ fn write_members(members: &Members, out: &mut impl FnMut(&[u8])) {
             incarnation: member.incarnation.0,
             boot_id: member.boot_id.0.to_vec().into(),
             group: member.group.to_string(),
-            tags: member.tags.clone(),
+            tags: member.tags.as_ref().clone(),
             last: Some(stored_last(&member.last)),
             beat: member.soft.beat.0,
             asleep: member.soft.asleep,
@@ -219,6 +219,7 @@ fn write_roster(members: &Members, out: &mut impl FnMut(&[u8])) {
             group: entry.group.to_string(),
             gone: entry.gone.map_or(0, |cause| stored::gone::Cause::from(cause) as i32),
             chg: at.0,
+            tags: entry.tags.as_ref().clone(),
         });
         emit(Kind::Roster(stored::Roster { floor: 0, rows: rows.collect(), dead: Vec::new() }), out);
     }

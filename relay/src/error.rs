@@ -1,0 +1,91 @@
+//! Everything that a caller can be refused for. `grpc/status.rs` alone decides how that looks on the wire.
+
+use dormouse_proto::{convert::Violations, ids::Revision};
+
+use crate::{
+    sequencer::Unwritten,
+    state::{Reason, Refused},
+};
+
+/// Why a call, or a part of one, was refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RelayError {
+    /// Fields that break their rules. Nothing was applied.
+    #[error("the request is not valid")]
+    Invalid(Violations),
+    /// The page token is not one of this call. Nothing happened.
+    #[error("the page token is not one that this call gave")]
+    PageTokenInvalid,
+    /// The fold refused a push or a write; the same on every relay. Nothing of it was applied.
+    #[error("{}", reason_text(.refused.reason))]
+    Refused {
+        /// Why, and for which deltas.
+        refused: Refused,
+        /// How the list of deltas is called in the request.
+        path: &'static str,
+    },
+    /// The namespace has as many members as it may. Nothing happened.
+    #[error("the namespace has as many members as it may have: {limit}")]
+    Full {
+        /// The quota.
+        limit: u64,
+    },
+    /// No such member.
+    #[error("no member {0} is known")]
+    NodeUnknown(String),
+    /// The member was ended by somebody with the right to do so.
+    #[error("member {0} was evicted")]
+    NodeGone(String),
+    /// Nobody can say whether the push was bound.
+    #[error("the node was forgotten: nobody can say whether this push took effect")]
+    OutcomeUnknown,
+    /// Too much is waiting already. Nothing was written.
+    #[error("too many {0} are waiting, come back later")]
+    Busy(&'static str),
+    /// The relay has not read its log yet. Nothing happened.
+    #[error("this relay is starting or stopping, come back later")]
+    Starting,
+    /// This relay has not applied what the caller was shown elsewhere.
+    #[error("this relay has applied revision {has}, {wanted} was asked for")]
+    Behind {
+        /// What the caller asked for.
+        wanted: Revision,
+        /// What this relay has.
+        has: Revision,
+    },
+    /// The log did not answer in time. What was to be written may be written; a retry is harmless.
+    #[error("the log cannot be reached, or did not answer in time")]
+    LogUnreachable,
+    /// The log's store has no room. Nothing was written.
+    #[error("the log's store is full")]
+    StoreFull,
+    /// The contract has it, this release does not.
+    #[error("{0} is not part of this release")]
+    NotYet(&'static str),
+}
+
+fn reason_text(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::ContextInvalid => "an as_of is not below the push's own revision",
+        Reason::Stale => "the history that a delta's as_of needs was collected, or was lost with the tail of the log",
+        Reason::OutOfRange => "a counter would leave the range of 64 bits",
+        Reason::Quota => "the namespace has as many rows, bytes or collections as it may have",
+    }
+}
+
+impl From<Violations> for RelayError {
+    fn from(violations: Violations) -> Self {
+        Self::Invalid(violations)
+    }
+}
+
+impl From<Unwritten> for RelayError {
+    fn from(unwritten: Unwritten) -> Self {
+        match unwritten {
+            Unwritten::Busy => Self::Busy("writes"),
+            Unwritten::StoreFull => Self::StoreFull,
+            Unwritten::TooLarge(_) | Unwritten::Unreachable => Self::LogUnreachable,
+            Unwritten::Stopping => Self::Starting,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the fold says becomes wire messages.
+
+use bytes::Bytes;
+use dormouse_proto::{
+    record::Cause,
+    wire::v1::{self, member::{GoneReason, State}},
+};
+use prost::Message as _;
+use prost_types::Timestamp;
+
+use super::{selector::Filter, status::reason_word};
+use crate::{
+    liveness::{LeaseState, LeaseView},
+    log::Durability,
+    state::{Chunk, LastPush, Lost, Member, RosterEntry},
+};
+
+/// A chunk, encoded. Its rows are encoded already and are only copied.
+pub(super) fn chunk(chunk: Chunk) -> Bytes {
+    let Chunk { as_of, caught_up, caught_up_in, token, rows_left, restart, restarted, members, keys, rows: _ } = chunk;
+    let restart = match restart {
+        None => v1::chunk::Restart::Unspecified,
+        Some(Lost::Compacted) => v1::chunk::Restart::Compacted,
+        Some(Lost::History) => v1::chunk::Restart::Lost,
+        Some(Lost::BadToken) => v1::chunk::Restart::BadToken,
+    };
+    let mut encoded = v1::Chunk {
+        as_of: as_of.0,
+        caught_up,
+        token: token.encode().into(),
+        rows_left,
+        caught_up_in,
+        restart: restart as i32,
+        restarted,
+        members: members.iter().map(|(revision, entry)| roster_member(revision.0, entry)).collect(),
+        inbox: Vec::new(),
+        keys: Vec::new(),
+    }
+    .encode_to_vec();
+    // Fields may come in any order, so the rows are simply appended.
+    encoded.extend_from_slice(&keys);
+    encoded.into()
+}
+
+/// A member as its row tells it: AWAKE, ASLEEP and SUSPECT come and go without one.
+pub(super) fn roster_member(revision: u64, entry: &RosterEntry) -> v1::Member {
+    v1::Member {
+        node_id: entry.node.to_string(),
+        incarnation: entry.incarnation.0,
+        group: entry.group.to_string(),
+        state: entry.gone.map_or(State::Unspecified, |_| State::Gone) as i32,
+        gone_reason: entry.gone.map_or(GoneReason::Unspecified, gone_reason) as i32,
+        revision,
+        ..Default::default()
+    }
+}
+
+/// An ended member, with its labels.
+pub(super) fn ended_member(revision: u64, entry: &RosterEntry) -> v1::Member {
+    v1::Member { tags: entry.tags.as_ref().clone(), ..roster_member(revision, entry) }
+}
+
+pub(super) fn gone_reason(cause: Cause) -> GoneReason {
+    match cause {
+        Cause::Left => GoneReason::Left,
+        Cause::Expired => GoneReason::Expired,
+        Cause::Evicted => GoneReason::Evicted,
+    }
+}
+
+/// What a member is taken for, and how likely it is to live.
+///
+/// Wake gaps are not learned yet, so the likelihood says no more than the state: 1 within the lease, 0 beyond it.
+pub(super) fn live_state(lease: Option<&LeaseView>) -> (State, f32) {
+    match lease.map(|it| it.state) {
+        Some(LeaseState::Awake) => (State::Awake, 1.0),
+        Some(LeaseState::Asleep) => (State::Asleep, 1.0),
+        Some(LeaseState::Suspect) | None => (State::Suspect, 0.0),
+    }
+}
+
+/// A live member, with the FULL view if asked for.
+pub(super) fn live_member(entry: &RosterEntry, member: &Member, lease: Option<&LeaseView>, wall_ms: u64, full: bool) -> v1::Member {
+    let (state, p_alive) = live_state(lease);
+    let mut message = v1::Member {
+        state: state as i32,
+        p_alive,
+        ..roster_member(member.revision.0, entry)
+    };
+    if full {
+        message.tags = member.tags.as_ref().clone();
+        message.joined_at = Some(timestamp(member.joined_at_ms));
+        message.last_seen = lease.map(|it| timestamp(wall_ms.saturating_sub(it.silent.0)));
+        message.lease_left_ms = lease.map_or(0, |it| millis(it.left.0));
+    }
+    message
+}
+
+pub(super) fn timestamp(ms: u64) -> Timestamp {
+    Timestamp { seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX), nanos: (ms % 1000) as i32 * 1_000_000 }
+}
+
+/// Durations travel as 32 bits.
+pub(super) fn millis(ms: u64) -> u32 {
+    u32::try_from(ms).unwrap_or(u32::MAX)
+}
+
+/// The fate of a node's last push; nothing before its first.
+pub(super) fn settled(last: &LastPush) -> Option<v1::Settled> {
+    (last.push_no.0 > 0).then(|| v1::Settled {
+        push_no: last.push_no.0,
+        push_id: last.push_id.0.to_be_bytes().to_vec().into(),
+        refused: last.refused.as_ref().map_or_else(String::new, |it| reason_word(it.reason).to_owned()),
+        revision: last.revision.0,
+    })
+}
+
+pub(super) fn durability(durability: Durability) -> v1::push_ack::Durability {
+    match durability {
+        Durability::PageCache => v1::push_ack::Durability::PageCache,
+        Durability::Majority => v1::push_ack::Durability::Majority,
+        Durability::Fsync => v1::push_ack::Durability::Fsync,
+    }
+}
+
+/// Whether a member is asked for.
+pub(super) fn matches(filter: &Filter, member: &v1::Member) -> bool {
+    filter.state(member.state()) && member.p_alive >= filter.min_p_alive() && concerns(filter, member)
+}
+
+/// Whether a member is one of those that are asked for, whatever its state is by now.
+pub(super) fn concerns(filter: &Filter, member: &v1::Member) -> bool {
+    filter.concerns(&member.group, &member.tags)
+}

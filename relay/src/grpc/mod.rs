@@ -1,0 +1,102 @@
+//! The services: decode, ask, encode.
+
+mod encode;
+mod mailbox;
+mod membership;
+mod patience;
+pub mod selector;
+mod status;
+mod sync;
+mod watch;
+
+use std::future::Future;
+
+use dormouse_proto::{
+    convert::{Violation, Violations},
+    ids::Namespace,
+    wire::{
+        DESCRIPTORS,
+        services::{mailbox_server::MailboxServer, membership_server::MembershipServer},
+        v1::relay_info::Condition,
+    },
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Server, server::TcpIncoming};
+
+use crate::{error::RelayError, relay::Relay};
+
+/// The largest request: a push of 1 MiB with what is around it.
+const REQUEST_BYTES: usize = 2 << 20;
+/// The largest answer: a chunk of 3 MiB, of which a single revision may exceed the bound.
+const ANSWER_BYTES: usize = 64 << 20;
+
+/// Implements the services on a relay.
+#[derive(Clone, Debug)]
+struct Service {
+    relay: Relay,
+}
+
+/// Serves until `stop`, then finishes the calls that are under way.
+///
+/// # Errors
+/// When the transport fails.
+pub async fn serve(
+    relay: Relay,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<MailboxServer<Service>>().await;
+    health.set_serving::<MembershipServer<Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let service = Service { relay };
+    let mailbox = MailboxServer::new(service.clone())
+        .max_decoding_message_size(REQUEST_BYTES)
+        .max_encoding_message_size(ANSWER_BYTES);
+    let membership = MembershipServer::new(service).max_decoding_message_size(REQUEST_BYTES);
+    // Without TCP_NODELAY every cold plaintext connection waits 40 ms for a delayed acknowledgement.
+    let incoming = TcpIncoming::from(TcpListenerStream::new(listener).into_inner()).with_nodelay(Some(true));
+    Server::builder()
+        .max_concurrent_streams(1_024)
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(mailbox)
+        .add_service(membership)
+        .serve_with_incoming_shutdown(incoming, stop)
+        .await?;
+    Ok(())
+}
+
+impl Service {
+    /// Why this relay's word is weaker than usual; empty: all is well.
+    fn conditions(&self) -> Vec<i32> {
+        let mut conditions = Vec::new();
+        if self.relay.sequencer.store_full() {
+            conditions.push(Condition::StoreFull as i32);
+        } else if self.relay.sequencer.trouble().is_some() {
+            conditions.push(Condition::LogUnreachable as i32);
+        }
+        if self.relay.keeper.expiry_held() {
+            conditions.push(Condition::ExpiryHeld as i32);
+        }
+        conditions
+    }
+
+    /// Counts a refusal by its word.
+    fn refused(&self, error: RelayError) -> RelayError {
+        self.relay.metrics.refused(status::word(&error));
+        error
+    }
+}
+
+/// The namespace of a request; empty: `default`, as long as there are no tokens that have one of their own.
+fn namespace(name: String) -> Result<Namespace, RelayError> {
+    if name.is_empty() {
+        return Ok(Namespace::default());
+    }
+    name.try_into().map_err(|error| RelayError::Invalid(Violations(vec![Violation::new("namespace", error)])))
+}

@@ -1,0 +1,278 @@
+//! Streams for long-lived readers: rows, and members.
+//!
+//! A stream holds nothing but a cursor. The next chunk is built when the reader has taken the one before, from the state
+//! as it is then, so a slow reader makes nothing grow: it gets fewer and newer changes.
+
+use std::{collections::HashSet, time::Duration};
+
+use dormouse_proto::{
+    convert::PullRequest,
+    ids::{Namespace, NodeId, Revision},
+    wire::{encoded, v1},
+};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::Status;
+
+use super::{Service, encode, selector::Filter, sync};
+use crate::{clock::Clock, error::RelayError, keeper::Turn, liveness::LeaseKey, state::Fold};
+
+/// An empty message this often renews the reader's token.
+const QUIET: Duration = Duration::from_secs(15);
+/// Changes are gathered for this long, so that a mass event is some messages and not thousands.
+const GATHER: Duration = Duration::from_millis(50);
+/// Messages that may wait for a reader.
+const AHEAD: usize = 2;
+/// Events in one message.
+const EVENTS: usize = 1_000;
+
+/// What ends a stream from outside.
+struct Ends {
+    stopping: watch::Receiver<bool>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Service {
+    fn place(&self) -> Result<Ends, RelayError> {
+        let place = std::sync::Arc::clone(&self.relay.watchers).try_acquire_owned();
+        let _place = place.map_err(|_| RelayError::Busy("watchers"))?;
+        Ok(Ends { stopping: self.relay.stopping.clone(), _place })
+    }
+
+    /// Rows, chunk after chunk, for as long as the reader takes them.
+    pub(super) fn watch_rows(
+        &self,
+        namespace: Namespace,
+        mut pull: PullRequest,
+    ) -> Result<impl Stream<Item = Result<encoded::WatchResponse, Status>> + use<>, RelayError> {
+        let mut ends = self.place()?;
+        let (send, receive) = mpsc::channel(AHEAD);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let mut revisions = service.relay.sequencer.revisions();
+            loop {
+                revisions.mark_unchanged();
+                let next = service.next_chunk(&namespace, &mut pull);
+                let caught_up = matches!(next, Ok((_, true)));
+                let failed = next.is_err();
+                let message = next.map(|(message, _)| message).map_err(|error| service.refused(error).into());
+                if send.send(message).await.is_err() || failed {
+                    return;
+                }
+                if caught_up && !wait(&mut revisions, &mut ends, &send).await {
+                    return;
+                }
+            }
+        });
+        Ok(ReceiverStream::new(receive))
+    }
+
+    fn next_chunk(
+        &self,
+        namespace: &Namespace,
+        pull: &mut PullRequest,
+    ) -> Result<(encoded::WatchResponse, bool), RelayError> {
+        let chunk = {
+            let sequencer = &self.relay.sequencer;
+            let applied = sequencer.read();
+            sync::chunk(&applied.fold, sequencer.log_fingerprint(), namespace, pull, Revision::ZERO, true)?
+        };
+        pull.token = chunk.token.encode();
+        let caught_up = chunk.caught_up;
+        self.relay.metrics.pulled(chunk.rows, chunk.keys.len());
+        let conditions = self.conditions();
+        Ok((encoded::WatchResponse { chunk: Some(encode::chunk(chunk)), conditions }, caught_up))
+    }
+
+    /// Changes of membership.
+    pub(super) fn watch_events(
+        &self,
+        namespace: Namespace,
+        filter: Filter,
+        after: Option<Revision>,
+        activity: bool,
+    ) -> Result<impl Stream<Item = Result<v1::WatchMembersResponse, Status>> + use<>, RelayError> {
+        let mut ends = self.place()?;
+        let (send, receive) = mpsc::channel(AHEAD);
+        let mut turns = activity.then(|| self.relay.keeper.turns());
+        let service = self.clone();
+        tokio::spawn(async move {
+            let mut revisions = service.relay.sequencer.revisions();
+            let mut watcher = Watcher { namespace, filter, after };
+            let mut messages = watcher.begin(&service);
+            loop {
+                for message in messages {
+                    if send.send(Ok(message)).await.is_err() {
+                        return;
+                    }
+                }
+                revisions.mark_unchanged();
+                let (open, turned) = next_event(&mut revisions, &mut turns, &mut ends, &send).await;
+                if !open {
+                    return;
+                }
+                messages = watcher.next(&service, &turned);
+            }
+        });
+        Ok(ReceiverStream::new(receive))
+    }
+}
+
+/// Waits for something new or for the quiet time to pass; `false`: the stream ends.
+async fn wait<T>(revisions: &mut watch::Receiver<Revision>, ends: &mut Ends, send: &mpsc::Sender<T>) -> bool {
+    tokio::select! {
+        changed = revisions.changed() => {
+            tokio::time::sleep(GATHER).await;
+            changed.is_ok()
+        }
+        () = tokio::time::sleep(QUIET) => true,
+        _ = ends.stopping.wait_for(|stop| *stop) => false,
+        () = send.closed() => false,
+    }
+}
+
+async fn next_event<T>(
+    revisions: &mut watch::Receiver<Revision>,
+    turns: &mut Option<broadcast::Receiver<Turn>>,
+    ends: &mut Ends,
+    send: &mpsc::Sender<T>,
+) -> (bool, Vec<Turn>) {
+    let Some(turns) = turns else { return (wait(revisions, ends, send).await, Vec::new()) };
+    let mut turned = Vec::new();
+    let open = tokio::select! {
+        open = wait(revisions, ends, send) => open,
+        turn = turns.recv() => {
+            turned.extend(turn.ok());
+            tokio::time::sleep(GATHER).await;
+            true
+        }
+    };
+    while turned.len() < EVENTS
+        && let Ok(turn) = turns.try_recv()
+    {
+        turned.push(turn);
+    }
+    (open, turned)
+}
+
+/// One reader of membership.
+struct Watcher {
+    namespace: Namespace,
+    filter: Filter,
+    /// Everything up to here was told.
+    after: Option<Revision>,
+}
+
+impl Watcher {
+    /// What the reader lacks at first: everybody, or what changed since it last read.
+    fn begin(&mut self, service: &Service) -> Vec<v1::WatchMembersResponse> {
+        let applied = service.relay.sequencer.read();
+        let fold = &applied.fold;
+        let revision = fold.revision();
+        let known = self.after.filter(|after| *after <= revision && fold.is_valid(*after));
+        let resumed = known.and_then(|after| self.changed_since(service, fold, after));
+        let restart = self.after.is_some() && resumed.is_none();
+        let events = resumed.unwrap_or_else(|| self.everybody(service, fold));
+        self.after = Some(revision);
+        drop(applied);
+        let mut messages = split(events, revision, service);
+        if let Some(first) = messages.first_mut() {
+            first.restart = restart;
+        }
+        if let Some(last) = messages.last_mut() {
+            last.caught_up = true;
+        }
+        messages
+    }
+
+    /// What has changed meanwhile; one empty message if nothing has.
+    fn next(&mut self, service: &Service, turned: &[Turn]) -> Vec<v1::WatchMembersResponse> {
+        let after = self.after.unwrap_or_default();
+        let applied = service.relay.sequencer.read();
+        let fold = &applied.fold;
+        let Some(mut events) = self.changed_since(service, fold, after) else {
+            drop(applied);
+            return self.begin(service);
+        };
+        events.extend(self.activity(service, fold, turned));
+        let revision = fold.revision();
+        self.after = Some(revision);
+        drop(applied);
+        split(events, revision, service)
+    }
+
+    fn everybody(&self, service: &Service, fold: &Fold) -> Vec<v1::MemberEvent> {
+        let Some(view) = fold.namespace(&self.namespace) else { return Vec::new() };
+        let nodes = view.members().keys().filter_map(|node| service.member(fold, &self.namespace, *node, true));
+        nodes
+            .filter(|member| encode::matches(&self.filter, member))
+            .map(|member| event(v1::member_event::Kind::Joined, member))
+            .collect()
+    }
+
+    /// Each member that changed, once, as it is now; `None`: some changes have been dropped.
+    fn changed_since(&self, service: &Service, fold: &Fold, after: Revision) -> Option<Vec<v1::MemberEvent>> {
+        let Some(view) = fold.namespace(&self.namespace) else { return Some(Vec::new()) };
+        let mut events = Vec::new();
+        for (revision, entry) in view.roster_after(after)? {
+            let kind = match (entry.gone, entry.incarnation.0) {
+                (Some(_), _) => v1::member_event::Kind::Ended,
+                (None, 1) => v1::member_event::Kind::Joined,
+                (None, _) => v1::member_event::Kind::Changed,
+            };
+            let member = match entry.gone {
+                Some(_) => Some(encode::ended_member(revision.0, entry)),
+                None => service.member(fold, &self.namespace, entry.node, true),
+            };
+            // An end is told to whoever watches the group: its state is GONE, which no filter by state would show.
+            let matches = |member: &v1::Member| if entry.gone.is_some() { encode::concerns(&self.filter, member) } else { encode::matches(&self.filter, member) };
+            events.extend(member.filter(matches).map(|member| event(kind, member)));
+        }
+        Some(events)
+    }
+
+    fn activity(&self, service: &Service, fold: &Fold, turned: &[Turn]) -> Vec<v1::MemberEvent> {
+        let number = fold.namespace(&self.namespace).map(|view| view.number());
+        let mut told: HashSet<NodeId> = HashSet::new();
+        let mut events = Vec::new();
+        // The newest turn of each is what it is now, so each is told once.
+        for turn in turned.iter().rev().filter(|turn| Some(turn.namespace) == number) {
+            if told.insert(turn.node) {
+                let member = service.member(fold, &self.namespace, turn.node, true);
+                events.extend(member.filter(|it| encode::concerns(&self.filter, it)).map(|it| event(v1::member_event::Kind::Activity, it)));
+            }
+        }
+        events
+    }
+}
+
+fn event(kind: v1::member_event::Kind, member: v1::Member) -> v1::MemberEvent {
+    v1::MemberEvent { kind: kind as i32, member: Some(member) }
+}
+
+fn split(mut events: Vec<v1::MemberEvent>, revision: Revision, service: &Service) -> Vec<v1::WatchMembersResponse> {
+    let conditions = service.conditions();
+    let mut messages = Vec::new();
+    loop {
+        let rest = events.split_off(events.len().min(EVENTS));
+        let whole = rest.is_empty();
+        // A reader that stops in the middle resumes from before it.
+        let revision = if whole { revision.0 } else { 0 };
+        messages.push(v1::WatchMembersResponse { events, revision, conditions: conditions.clone(), ..Default::default() });
+        if whole {
+            return messages;
+        }
+        events = rest;
+    }
+}
+
+impl Service {
+    /// A live member as it is now.
+    pub(super) fn member(&self, fold: &Fold, namespace: &Namespace, node: NodeId, full: bool) -> Option<v1::Member> {
+        let view = fold.namespace(namespace)?;
+        let member = view.member(node)?;
+        let (_, entry) = view.roster_entry(node)?;
+        let lease = self.relay.keeper.view(LeaseKey { namespace: view.number(), node });
+        Some(encode::live_member(entry, member, lease.as_ref(), Clock::wall_ms(), full))
+    }
+}

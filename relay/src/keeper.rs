@@ -1,0 +1,340 @@
+//! The shell around the leases: hears contacts, tells the log of them, and proposes the ends that silence leads to.
+//!
+//! Beats never reach the log one by one. Once a second a digest tells what changed; nobody in contact, no digest.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::Duration,
+};
+
+use dashmap::DashMap;
+use dormouse_proto::{
+    ids::{Beat, CallId, Group, Incarnation, Namespace, NodeId},
+    record::{self, Cause, Digest, Gone, Record},
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{broadcast, watch},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{debug, info};
+
+use crate::{
+    clock::Clock,
+    liveness::{
+        Activity, Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseState, LeaseTable, LeaseView, MemberCounts, Millis,
+        Restored, Session, Timestamp,
+    },
+    metrics::Metrics,
+    sequencer::{Sequencer, Witness},
+    state::{Fold, JoinVerdict, Verdict},
+};
+
+/// How often silence is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// Looks between two digests: one second.
+const LOOKS_PER_DIGEST: u32 = 10;
+/// Looks between two digests that only move log time: five seconds, the most that one may move it.
+const LOOKS_PER_TIME: u32 = 50;
+/// Evidence in one digest, so that a frame stays small.
+const EVIDENCE: usize = 1_000;
+/// Events that a slow watcher of activity may be behind before it misses some.
+const ACTIVITY: usize = 4_096;
+/// Stands in a contact for an invocation of unknown length.
+const UNKNOWN_MS: u64 = u64::MAX;
+/// How long the log is waited for before it counts as lost.
+const LOG_PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// A member turned AWAKE, ASLEEP or SUSPECT.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// Where.
+    pub namespace: u32,
+    /// Who.
+    pub node: NodeId,
+    /// Into what.
+    pub state: LeaseState,
+}
+
+/// Where a request's evidence travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// With the next digest.
+    ByDigest,
+    /// In a record that the caller writes.
+    ByCaller,
+}
+
+/// The leases of this relay.
+#[derive(Debug)]
+pub struct Keeper {
+    leases: LeaseTable,
+    clock: Clock,
+    /// Contacts that no record has told of yet.
+    untold: Mutex<HashMap<LeaseKey, record::Evidence>>,
+    names: DashMap<u32, Namespace>,
+    /// Log time when it last moved, and when that was here.
+    log_time: Mutex<(u64, Timestamp)>,
+    turns: broadcast::Sender<Turn>,
+    metrics: Arc<Metrics>,
+}
+
+impl Keeper {
+    /// Nobody is known yet.
+    pub fn new(policy: LeasePolicy, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            leases: LeaseTable::new(policy),
+            log_time: Mutex::new((0, clock.now())),
+            clock,
+            untold: Mutex::default(),
+            names: DashMap::new(),
+            turns: broadcast::Sender::new(ACTIVITY),
+            metrics,
+        })
+    }
+
+    /// Takes over what the fold knows when a session begins.
+    pub fn restore(&self, fold: &Fold) {
+        let now = self.clock.now();
+        *self.log_time.lock() = (fold.log_time_ms(), now);
+        for (name, view) in fold.namespaces() {
+            self.names.insert(view.number(), name.clone());
+            let restored = view.members().iter().map(|(node, member)| Restored {
+                key: LeaseKey { namespace: view.number(), node: *node },
+                group: member.group.clone(),
+                evidence: Evidence {
+                    incarnation: member.incarnation,
+                    beat: member.soft.beat,
+                    activity: activity_of(member.soft.asleep, 0),
+                    ttl: Millis(member.soft.ends_at_ms.saturating_sub(fold.log_time_ms())),
+                },
+                holder: Session(member.soft.holder),
+            });
+            self.leases.restored(now, restored);
+        }
+    }
+
+    /// A request of a member arrived.
+    pub fn hear(&self, key: LeaseKey, incarnation: Incarnation, beat: Beat, call_id: CallId, activity: Activity, told: Told) -> Heard {
+        let heard = self.leases.heard(self.clock.now(), key, &Contact { incarnation, beat, call_id, activity });
+        if let Heard::Granted { ttl_applied, was, .. } = heard {
+            let state = if activity == Activity::Asleep { LeaseState::Asleep } else { LeaseState::Awake };
+            if was != state {
+                self.turned(key, state);
+            }
+            if told == Told::ByDigest
+                && let Some(namespace) = self.names.get(&key.namespace)
+            {
+                let contact = contact_of(beat, activity, ttl_applied);
+                let evidence = record::Evidence { namespace: namespace.clone(), node: key.node, incarnation, contact };
+                self.untold.lock().insert(key, evidence);
+            }
+        }
+        heard
+    }
+
+    /// What a member of this group is promised once the log has told of its contact.
+    pub fn lease_of(&self, group: &Group, activity: Activity) -> (Millis, Millis) {
+        let settings = self.leases.policy().of(group);
+        (settings.at_once(activity), settings.when_applied(activity))
+    }
+
+    /// A lease as it is shown.
+    pub fn view(&self, key: LeaseKey) -> Option<LeaseView> {
+        self.leases.view(key, self.clock.now())
+    }
+
+    /// Members of a namespace by state.
+    pub fn counts(&self, namespace: u32) -> MemberCounts {
+        self.leases.counts(namespace)
+    }
+
+    /// Whether nobody may be declared gone at this moment.
+    pub fn expiry_held(&self) -> bool {
+        self.clock.guard().expiry_held(self.clock.now()).is_some()
+    }
+
+    /// Hears of members that turn AWAKE, ASLEEP or SUSPECT from here on.
+    pub fn turns(&self) -> broadcast::Receiver<Turn> {
+        self.turns.subscribe()
+    }
+
+    fn turned(&self, key: LeaseKey, state: LeaseState) {
+        let _ = self.turns.send(Turn { namespace: key.namespace, node: key.node, state });
+    }
+
+    /// Looks at silence and tells of contacts until it is told to stop.
+    pub async fn run(self: Arc<Self>, sequencer: Sequencer, mut stop: watch::Receiver<bool>) {
+        let mut looks = interval(LOOK);
+        // A pause of this relay must not be followed by a storm of looks.
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count: u32 = 0;
+        let mut due = Vec::new();
+        loop {
+            tokio::select! {
+                _ = looks.tick() => count = count.wrapping_add(1),
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            self.listen_after_a_hold(&sequencer);
+            self.look(&sequencer, &mut due);
+            if count.is_multiple_of(LOOKS_PER_DIGEST) {
+                self.tell(&sequencer, count.is_multiple_of(LOOKS_PER_TIME));
+            }
+        }
+    }
+
+    /// Reports what the expiry hold waits for: that requests which had been waiting are handled, and that the log was
+    /// read to its head. The hold itself lasts one awake lease at least, which is ample for the former.
+    fn listen_after_a_hold(self: &Arc<Self>, sequencer: &Sequencer) {
+        if !self.expiry_held() {
+            return;
+        }
+        let (keeper, sequencer, hold) = (Arc::clone(self), sequencer.clone(), self.clock.guard().hold());
+        tokio::spawn(async move {
+            if sequencer.write(Record::Digest(Digest::default()), 64, None, LOG_PATIENCE).await.is_ok() {
+                keeper.clock.guard().log_read_to_head(hold);
+                keeper.clock.guard().drained(hold);
+            }
+        });
+    }
+
+    /// Draws the conclusions of silence.
+    fn look(&self, sequencer: &Sequencer, due: &mut Vec<Due>) {
+        let now = self.clock.now();
+        // A log that cannot be read may hold contacts that others told of.
+        if sequencer.trouble().is_some() {
+            self.clock.guard().log_lost(now);
+        }
+        let hold = self.clock.guard().expiry_held(now);
+        // Alone on its log, a relay answers for every lease.
+        self.leases.due(now, hold, |_| true, due);
+        for due in due.drain(..) {
+            match due {
+                Due::Suspect { key, .. } => self.turned(key, LeaseState::Suspect),
+                Due::Gone { key, incarnation, beat } => self.propose_end(sequencer, key, incarnation, beat),
+            }
+        }
+    }
+
+    fn propose_end(&self, sequencer: &Sequencer, key: LeaseKey, incarnation: Incarnation, beat: Beat) {
+        let Some(namespace) = self.names.get(&key.namespace).map(|name| name.clone()) else { return };
+        debug!(%namespace, node = %key.node, %incarnation, "lease ran out");
+        let reason = String::from("lease ran out");
+        let gone = Gone { namespace, node: key.node, incarnation, cause: Cause::Expired, beat, reason };
+        if sequencer.submit(Record::Gone(gone), 64, None).is_err() {
+            self.leases.gone_rejected(self.clock.now(), key, incarnation);
+        }
+    }
+
+    /// Tells the log of contacts, and of the time if something in the state waits for it.
+    fn tell(&self, sequencer: &Sequencer, time: bool) {
+        let mut untold: Vec<record::Evidence> = self.untold.lock().drain().map(|(_, evidence)| evidence).collect();
+        untold.sort_unstable_by(|a, b| (&a.namespace, a.node).cmp(&(&b.namespace, b.node)));
+        let time_matters = time && sequencer.read().fold.awaits_log_time();
+        if untold.is_empty() && !time_matters {
+            return;
+        }
+        let mut digests: Vec<Vec<record::Evidence>> = Vec::new();
+        while untold.len() > EVIDENCE {
+            digests.push(untold.split_off(untold.len() - EVIDENCE));
+        }
+        digests.push(untold);
+        for evidence in digests {
+            let bytes = 64 * (evidence.len() + 1);
+            let digest = Digest { log_time_ms: self.log_time_ms(), evidence, suspects: Vec::new() };
+            if sequencer.submit(Record::Digest(digest), bytes, None).is_err() {
+                info!("a digest found no room; the contacts in it are told when they are heard again");
+            }
+        }
+    }
+
+    /// Log time as this relay proposes it: where it last moved to, and the virtual time since.
+    fn log_time_ms(&self) -> u64 {
+        let (log_time_ms, at) = *self.log_time.lock();
+        log_time_ms + self.clock.now().since(at).0
+    }
+
+    /// A digest record with one contact, and the current log time.
+    pub fn digest_of(&self, evidence: record::Evidence) -> Digest {
+        Digest { log_time_ms: self.log_time_ms(), evidence: vec![evidence], suspects: Vec::new() }
+    }
+
+    fn witness_member(&self, fold: &Fold, session: u64, record: &Record, verdict: &Verdict) {
+        let (now, by) = (self.clock.now(), Session(session));
+        let key = |namespace: &Namespace, node| fold.namespace(namespace).map(|view| LeaseKey { namespace: view.number(), node });
+        match (record, verdict) {
+            (Record::Push(push), _) => {
+                if let (Some(contact), Some(key)) = (push.contact, key(&push.namespace, push.node)) {
+                    self.leases.evidence_applied(now, key, &evidence_of(push.incarnation, contact), by);
+                }
+            }
+            (Record::Join(join), Verdict::Join(JoinVerdict::Admitted { again })) => {
+                let Some(key) = key(&join.namespace, join.node) else { return };
+                self.names.entry(key.namespace).or_insert_with(|| join.namespace.clone());
+                let silent = record::Contact { beat: Beat(0), asleep: false, lease_ms: 0, awake_ms: 0 };
+                let evidence = evidence_of(join.incarnation, join.contact.unwrap_or(silent));
+                self.leases.admitted(now, key, &join.group, &evidence, by);
+                if !again && join.previous.is_some() {
+                    self.metrics.died_falsely();
+                }
+            }
+            (Record::Gone(gone), Verdict::Gone(took_effect)) => {
+                let Some(key) = key(&gone.namespace, gone.node) else { return };
+                if *took_effect {
+                    self.leases.ended(key, gone.incarnation);
+                    self.untold.lock().remove(&key);
+                    self.metrics.ended(gone.cause);
+                } else {
+                    self.leases.gone_rejected(now, key, gone.incarnation);
+                }
+            }
+            (Record::Digest(digest), _) => {
+                for heard in &digest.evidence {
+                    if let Some(key) = key(&heard.namespace, heard.node) {
+                        self.leases.evidence_applied(now, key, &evidence_of(heard.incarnation, heard.contact), by);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Witness for Keeper {
+    fn witness(&self, fold: &Fold, session: u64, record: &Record, verdict: &Verdict) {
+        self.witness_member(fold, session, record, verdict);
+        let mut log_time = self.log_time.lock();
+        if log_time.0 != fold.log_time_ms() {
+            *log_time = (fold.log_time_ms(), self.clock.now());
+        }
+    }
+}
+
+/// What a node says of itself, as evidence in the log.
+pub fn contact_of(beat: Beat, activity: Activity, lease: Millis) -> record::Contact {
+    let (asleep, awake_ms) = match activity {
+        Activity::Asleep => (true, 0),
+        Activity::Awake { remaining, then_asleep: true } => (true, remaining.map_or(UNKNOWN_MS, |it| it.0.max(1))),
+        Activity::Awake { .. } => (false, 0),
+    };
+    record::Contact { beat, asleep, lease_ms: lease.0, awake_ms }
+}
+
+fn activity_of(asleep: bool, awake_ms: u64) -> Activity {
+    match (asleep, awake_ms) {
+        (false, _) => Activity::Awake { remaining: None, then_asleep: false },
+        (true, 0) => Activity::Asleep,
+        (true, UNKNOWN_MS) => Activity::Awake { remaining: None, then_asleep: true },
+        (true, ms) => Activity::Awake { remaining: Some(Millis(ms)), then_asleep: true },
+    }
+}
+
+fn evidence_of(incarnation: Incarnation, contact: record::Contact) -> Evidence {
+    Evidence {
+        incarnation,
+        beat: contact.beat,
+        activity: activity_of(contact.asleep, contact.awake_ms),
+        ttl: Millis(contact.lease_ms),
+    }
+}

@@ -1,0 +1,131 @@
+//! One relay, put together: what every call needs, and how it starts and stops.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    admin::Readiness,
+    clock::{Clock, Ticking},
+    config::Config,
+    keeper::Keeper,
+    log::Log,
+    metrics::{Gauges, Metrics},
+    sequencer::{self, Bounds, Running, Sequencer, StartError},
+};
+
+/// What every call needs.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// The way to the log and to the state.
+    pub sequencer: Sequencer,
+    /// The leases.
+    pub keeper: Arc<Keeper>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The bounds and settings in force.
+    pub config: Arc<Config>,
+    /// Joins that may wait at once: renewals are served before them.
+    pub joins: Arc<Semaphore>,
+    /// Streams that may be open at once.
+    pub watchers: Arc<Semaphore>,
+    /// Turns true when this relay stops; streams end then.
+    pub stopping: watch::Receiver<bool>,
+    /// The name of this relay, of its session.
+    pub id: Arc<str>,
+}
+
+/// A started relay and how to stop it.
+pub struct Started {
+    /// What every call needs.
+    pub relay: Relay,
+    running: Running,
+    keeper: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    _ticking: Ticking,
+}
+
+impl Relay {
+    /// Starts on a log: reads it to its end, opens a session, and begins to keep leases.
+    ///
+    /// # Errors
+    /// [`StartError`], with nothing written but the session's first record.
+    pub async fn start(config: Config, log: Arc<dyn Log>) -> Result<Started, StartError> {
+        let leases = config.lease_policy().map_err(StartError::Leases)?;
+        let clock = Clock::starting(leases.longest_awake());
+        let metrics = Arc::new(Metrics::new());
+        let keeper = Keeper::new(leases, clock.clone(), Arc::clone(&metrics));
+        let bounds = Bounds {
+            records: config.queue_max,
+            bytes: usize::try_from(config.queue_bytes_max).unwrap_or(usize::MAX),
+            snapshot_every: config.snapshot_every_bytes,
+        };
+        let running = sequencer::start(log, bounds, Arc::clone(&keeper) as _, Arc::clone(&metrics)).await?;
+        keeper.restore(&running.sequencer.read().fold);
+        let paused = Arc::clone(&metrics);
+        let ticking = clock.start_ticking(move |pause| paused.paused(pause)).map_err(StartError::Thread)?;
+        let (stop, stopping) = watch::channel(false);
+        let relay = Self {
+            id: format!("{:016x}", running.sequencer.session()).into(),
+            sequencer: running.sequencer.clone(),
+            keeper: Arc::clone(&keeper),
+            metrics,
+            joins: Arc::new(Semaphore::new(config.joins_max)),
+            watchers: Arc::new(Semaphore::new(config.watchers_max)),
+            config: Arc::new(config),
+            stopping: stopping.clone(),
+        };
+        let keeper = tokio::spawn(keeper.run(running.sequencer.clone(), stopping));
+        Ok(Started { relay, running, keeper, stop, _ticking: ticking })
+    }
+}
+
+impl Started {
+    /// Tells streams to end; to be called before the server is asked to finish its calls.
+    pub fn announce(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits for what is on its way, stores a snapshot, and lets go of the log.
+    pub async fn stop(self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        self.announce();
+        let _ = tokio::time::timeout(PATIENCE, self.keeper).await;
+        drop(self.relay);
+        self.running.stop().await;
+    }
+}
+
+impl Readiness for Relay {
+    fn unmet(&self) -> Vec<String> {
+        let mut unmet: Vec<String> = self.sequencer.trouble().map(|why| format!("log: {why}")).into_iter().collect();
+        if *self.stopping.borrow() {
+            unmet.push("stopping".to_owned());
+        }
+        unmet
+    }
+
+    fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges {
+            queue_waiting: self.sequencer.waiting() as u64,
+            watchers: (self.config.watchers_max - self.watchers.available_permits()) as u64,
+            expiry_held: self.keeper.expiry_held(),
+            ..Gauges::default()
+        };
+        let applied = self.sequencer.read();
+        gauges.revision = applied.fold.revision().0;
+        for (_, view) in applied.fold.namespaces() {
+            let counts = self.keeper.counts(view.number());
+            gauges.awake += counts.awake;
+            gauges.asleep += counts.asleep;
+            gauges.suspect += counts.suspect;
+            gauges.rows += view.rows();
+            gauges.dead_rows += view.dead_rows();
+            gauges.memory_bytes_estimate += view.bytes();
+        }
+        gauges
+    }
+}
