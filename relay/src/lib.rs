@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod grpc;
 pub mod liveness;
 pub mod log;
 pub mod metrics;

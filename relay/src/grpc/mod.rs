@@ -1,0 +1,3 @@
+//! The services: decode, ask, encode.
+
+pub mod selector;
