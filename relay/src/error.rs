@@ -64,10 +64,12 @@ pub enum RelayError {
     NotYet(&'static str),
 }
 
-fn reason_text(reason: &Reason) -> &'static str {
+const fn reason_text(reason: Reason) -> &'static str {
     match reason {
         Reason::ContextInvalid => "an as_of is not below the push's own revision",
-        Reason::Stale => "the history that a delta's as_of needs was collected, or was lost with the tail of the log",
+        Reason::Stale => {
+            "the history that a delta's as_of needs was collected, or was lost with the tail of the log"
+        }
         Reason::OutOfRange => "a counter would leave the range of 64 bits",
         Reason::Quota => "the namespace has as many rows, bytes or collections as it may have",
     }

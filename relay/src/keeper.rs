@@ -2,11 +2,7 @@
 //!
 //! Beats never reach the log one by one. Once a second a digest tells what changed; nobody in contact, no digest.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use dormouse_proto::{
@@ -23,8 +19,8 @@ use tracing::{debug, info};
 use crate::{
     clock::Clock,
     liveness::{
-        Activity, Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseState, LeaseTable, LeaseView, MemberCounts, Millis,
-        Restored, Session, Timestamp,
+        Activity, Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseState, LeaseTable, LeaseView,
+        MemberCounts, Millis, Restored, Session, Timestamp,
     },
     metrics::Metrics,
     sequencer::{Sequencer, Witness},
@@ -116,8 +112,17 @@ impl Keeper {
     }
 
     /// A request of a member arrived.
-    pub fn hear(&self, key: LeaseKey, incarnation: Incarnation, beat: Beat, call_id: CallId, activity: Activity, told: Told) -> Heard {
-        let heard = self.leases.heard(self.clock.now(), key, &Contact { incarnation, beat, call_id, activity });
+    pub fn hear(
+        &self,
+        key: LeaseKey,
+        incarnation: Incarnation,
+        beat: Beat,
+        call_id: CallId,
+        activity: Activity,
+        told: Told,
+    ) -> Heard {
+        let heard =
+            self.leases.heard(self.clock.now(), key, &Contact { incarnation, beat, call_id, activity });
         if let Heard::Granted { ttl_applied, was, .. } = heard {
             let state = if activity == Activity::Asleep { LeaseState::Asleep } else { LeaseState::Awake };
             if was != state {
@@ -127,7 +132,8 @@ impl Keeper {
                 && let Some(namespace) = self.names.get(&key.namespace)
             {
                 let contact = contact_of(beat, activity, ttl_applied);
-                let evidence = record::Evidence { namespace: namespace.clone(), node: key.node, incarnation, contact };
+                let evidence =
+                    record::Evidence { namespace: namespace.clone(), node: key.node, incarnation, contact };
                 self.untold.lock().insert(key, evidence);
             }
         }
@@ -229,7 +235,8 @@ impl Keeper {
 
     /// Tells the log of contacts, and of the time if something in the state waits for it.
     fn tell(&self, sequencer: &Sequencer, time: bool) {
-        let mut untold: Vec<record::Evidence> = self.untold.lock().drain().map(|(_, evidence)| evidence).collect();
+        let mut untold: Vec<record::Evidence> =
+            self.untold.lock().drain().map(|(_, evidence)| evidence).collect();
         untold.sort_unstable_by(|a, b| (&a.namespace, a.node).cmp(&(&b.namespace, b.node)));
         let time_matters = time && sequencer.read().fold.awaits_log_time();
         if untold.is_empty() && !time_matters {
@@ -262,7 +269,9 @@ impl Keeper {
 
     fn witness_member(&self, fold: &Fold, session: u64, record: &Record, verdict: &Verdict) {
         let (now, by) = (self.clock.now(), Session(session));
-        let key = |namespace: &Namespace, node| fold.namespace(namespace).map(|view| LeaseKey { namespace: view.number(), node });
+        let key = |namespace: &Namespace, node| {
+            fold.namespace(namespace).map(|view| LeaseKey { namespace: view.number(), node })
+        };
         match (record, verdict) {
             (Record::Push(push), _) => {
                 if let (Some(contact), Some(key)) = (push.contact, key(&push.namespace, push.node)) {
@@ -292,7 +301,12 @@ impl Keeper {
             (Record::Digest(digest), _) => {
                 for heard in &digest.evidence {
                     if let Some(key) = key(&heard.namespace, heard.node) {
-                        self.leases.evidence_applied(now, key, &evidence_of(heard.incarnation, heard.contact), by);
+                        self.leases.evidence_applied(
+                            now,
+                            key,
+                            &evidence_of(heard.incarnation, heard.contact),
+                            by,
+                        );
                     }
                 }
             }
@@ -315,7 +329,9 @@ impl Witness for Keeper {
 pub fn contact_of(beat: Beat, activity: Activity, lease: Millis) -> record::Contact {
     let (asleep, awake_ms) = match activity {
         Activity::Asleep => (true, 0),
-        Activity::Awake { remaining, then_asleep: true } => (true, remaining.map_or(UNKNOWN_MS, |it| it.0.max(1))),
+        Activity::Awake { remaining, then_asleep: true } => {
+            (true, remaining.map_or(UNKNOWN_MS, |it| it.0.max(1)))
+        }
         Activity::Awake { .. } => (false, 0),
     };
     record::Contact { beat, asleep, lease_ms: lease.0, awake_ms }

@@ -4,9 +4,12 @@ use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use dormouse_relay::{
     admin,
-    config::{Config, Durability},
+    config::Config,
     grpc,
-    log::{self, Log as _, embedded::{Embedded, Options}},
+    log::{
+        Log as _,
+        embedded::{Embedded, Options},
+    },
     relay::{Relay, Started},
     telemetry,
 };
@@ -91,19 +94,16 @@ async fn open_log(config: &Config) -> Result<Embedded, Box<dyn Error>> {
     let options = Options { max_frame_bytes: FRAME_MAX, ..Options::default() };
     let log = tokio::task::spawn_blocking(move || Embedded::open(dir, options)).await??;
     let has = log.info().await?.durability;
-    let wanted = match config.durability {
-        None | Some(Durability::PageCache) => log::Durability::PageCache,
-        Some(Durability::Majority) => log::Durability::Majority,
-        Some(Durability::Fsync) => log::Durability::Fsync,
-    };
-    if has < wanted {
+    if let Some(wanted) = config.durability.filter(|wanted| has < *wanted) {
         return Err(format!("DORMOUSE_DURABILITY asks for {wanted:?}, this log gives {has:?}").into());
     }
     Ok(log)
 }
 
 async fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Box<dyn Error>> {
-    TcpListener::bind(address).await.map_err(|error| format!("{key}: cannot listen on {address}: {error}").into())
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("{key}: cannot listen on {address}: {error}").into())
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {

@@ -56,7 +56,7 @@ impl Relay {
     pub async fn start(config: Config, log: Arc<dyn Log>) -> Result<Started, StartError> {
         let leases = config.lease_policy().map_err(StartError::Leases)?;
         let clock = Clock::starting(leases.longest_awake());
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::default());
         let keeper = Keeper::new(leases, clock.clone(), Arc::clone(&metrics));
         let bounds = Bounds {
             records: config.queue_max,
@@ -101,7 +101,8 @@ impl Started {
 
 impl Readiness for Relay {
     fn unmet(&self) -> Vec<String> {
-        let mut unmet: Vec<String> = self.sequencer.trouble().map(|why| format!("log: {why}")).into_iter().collect();
+        let mut unmet: Vec<String> =
+            self.sequencer.trouble().map(|why| format!("log: {why}")).into_iter().collect();
         if *self.stopping.borrow() {
             unmet.push("stopping".to_owned());
         }

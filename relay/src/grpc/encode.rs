@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use dormouse_proto::{
     record::Cause,
-    wire::v1::{self, member::{GoneReason, State}},
+    wire::v1::{
+        self,
+        member::{GoneReason, State},
+    },
 };
 use prost::Message as _;
 use prost_types::Timestamp;
@@ -17,7 +20,18 @@ use crate::{
 
 /// A chunk, encoded. Its rows are encoded already and are only copied.
 pub(super) fn chunk(chunk: Chunk) -> Bytes {
-    let Chunk { as_of, caught_up, caught_up_in, token, rows_left, restart, restarted, members, keys, rows: _ } = chunk;
+    let Chunk {
+        as_of,
+        caught_up,
+        caught_up_in,
+        token,
+        rows_left,
+        restart,
+        restarted,
+        members,
+        keys,
+        rows: _,
+    } = chunk;
     let restart = match restart {
         None => v1::chunk::Restart::Unspecified,
         Some(Lost::Compacted) => v1::chunk::Restart::Compacted,
@@ -80,13 +94,15 @@ pub(super) fn live_state(lease: Option<&LeaseView>) -> (State, f32) {
 }
 
 /// A live member, with the FULL view if asked for.
-pub(super) fn live_member(entry: &RosterEntry, member: &Member, lease: Option<&LeaseView>, wall_ms: u64, full: bool) -> v1::Member {
+pub(super) fn live_member(
+    entry: &RosterEntry,
+    member: &Member,
+    lease: Option<&LeaseView>,
+    wall_ms: u64,
+    full: bool,
+) -> v1::Member {
     let (state, p_alive) = live_state(lease);
-    let mut message = v1::Member {
-        state: state as i32,
-        p_alive,
-        ..roster_member(member.revision.0, entry)
-    };
+    let mut message = v1::Member { state: state as i32, p_alive, ..roster_member(member.revision.0, entry) };
     if full {
         message.tags = member.tags.as_ref().clone();
         message.joined_at = Some(timestamp(member.joined_at_ms));

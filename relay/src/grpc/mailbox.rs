@@ -24,7 +24,10 @@ use crate::{
 impl Mailbox for Service {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<encoded::WatchResponse, Status>> + Send>>;
 
-    async fn sync(&self, request: Request<v1::SyncRequest>) -> Result<Response<encoded::SyncResponse>, Status> {
+    async fn sync(
+        &self,
+        request: Request<v1::SyncRequest>,
+    ) -> Result<Response<encoded::SyncResponse>, Status> {
         let patience = patience::of(request.metadata());
         let call = SyncCall::try_from(request.into_inner()).map_err(|it| self.refused(it.into()))?;
         self.count_call(&call);
@@ -86,7 +89,9 @@ impl Service {
     ) -> Result<v1::WriteResponse, RelayError> {
         let bytes = request.encoded_len();
         if bytes > bounds::PUSH_BYTES {
-            return Err(RelayError::Invalid(Violation::too_large("deltas", bytes, bounds::PUSH_BYTES, "bytes").into()));
+            return Err(RelayError::Invalid(
+                Violation::too_large("deltas", bytes, bounds::PUSH_BYTES, "bytes").into(),
+            ));
         }
         let v1::WriteRequest { namespace: name, request_id, deltas } = request;
         let namespace = namespace(name)?;
@@ -99,7 +104,9 @@ impl Service {
         let Verdict::Write(verdict) = outcome.verdict else { return Err(RelayError::LogUnreachable) };
         match verdict {
             WriteVerdict::Bound { revision, duplicate } => {
-                self.relay.metrics.pushed(if duplicate { PushResult::Duplicate } else { PushResult::Bound }, count);
+                self.relay
+                    .metrics
+                    .pushed(if duplicate { PushResult::Duplicate } else { PushResult::Bound }, count);
                 // Back ends read few rows, so these become messages again.
                 let touched = v1::WriteResponse::decode(outcome.touched.as_slice()).unwrap_or_default();
                 Ok(v1::WriteResponse {
@@ -116,7 +123,11 @@ impl Service {
         }
     }
 
-    async fn read_keys(&self, request: v1::ReadRequest, patience: Duration) -> Result<v1::ReadResponse, RelayError> {
+    async fn read_keys(
+        &self,
+        request: v1::ReadRequest,
+        patience: Duration,
+    ) -> Result<v1::ReadResponse, RelayError> {
         let v1::ReadRequest { namespace: name, min_revision, max_bytes, page_token, keys } = request;
         let namespace = namespace(name)?;
         let wanted = wanted(keys)?;
@@ -152,7 +163,13 @@ impl Service {
                     break;
                 }
                 let after = after.take();
-                if let Some(last) = view.write_matching(collection.as_str(), pattern, after.as_deref(), max_bytes, &mut writer) {
+                if let Some(last) = view.write_matching(
+                    collection.as_str(),
+                    pattern,
+                    after.as_deref(),
+                    max_bytes,
+                    &mut writer,
+                ) {
                     next_page_token = page_token(nth, Some(&last));
                     break;
                 }
@@ -167,13 +184,16 @@ impl Service {
 
 fn wanted(keys: Vec<String>) -> Result<Vec<Wanted>, RelayError> {
     if keys.len() > bounds::READ_KEYS {
-        return Err(RelayError::Invalid(Violation::too_large("keys", keys.len(), bounds::READ_KEYS, "names").into()));
+        return Err(RelayError::Invalid(
+            Violation::too_large("keys", keys.len(), bounds::READ_KEYS, "names").into(),
+        ));
     }
     let mut wrong = Vec::new();
     let mut wanted = Vec::new();
     for (nth, path) in keys.into_iter().enumerate() {
         let Some((collection, pattern)) = path.split_once('/') else {
-            wrong.push(Violation::new(format!("keys[{nth}]"), "must be collection/key or collection/prefix*"));
+            wrong
+                .push(Violation::new(format!("keys[{nth}]"), "must be collection/key or collection/prefix*"));
             continue;
         };
         match collection.parse() {
@@ -197,7 +217,8 @@ fn read_page_token(token: &str, names: usize) -> Result<(usize, Option<String>),
     if token.is_empty() {
         return Ok((0, None));
     }
-    let (nth, after) = token.split_once('/').map_or((token, None), |(nth, after)| (nth, Some(after.to_owned())));
+    let (nth, after) =
+        token.split_once('/').map_or((token, None), |(nth, after)| (nth, Some(after.to_owned())));
     let nth: usize = nth.parse().map_err(|_| RelayError::PageTokenInvalid)?;
     if nth < names { Ok((nth, after)) } else { Err(RelayError::PageTokenInvalid) }
 }

@@ -40,7 +40,10 @@ impl Membership for Service {
         Ok(Response::new(self.list(request.into_inner()).map_err(|error| self.refused(error))?))
     }
 
-    async fn get_member(&self, request: Request<v1::GetMemberRequest>) -> Result<Response<v1::GetMemberResponse>, Status> {
+    async fn get_member(
+        &self,
+        request: Request<v1::GetMemberRequest>,
+    ) -> Result<Response<v1::GetMemberResponse>, Status> {
         let v1::GetMemberRequest { namespace: name, node_id } = request.into_inner();
         let member = self.find(name, &node_id).map_err(|error| self.refused(error))?;
         Ok(Response::new(v1::GetMemberResponse { member: Some(member), conditions: self.conditions() }))
@@ -64,11 +67,13 @@ impl Membership for Service {
         &self,
         request: Request<v1::WatchMembersRequest>,
     ) -> Result<Response<Self::WatchMembersStream>, Status> {
-        let v1::WatchMembersRequest { namespace: name, filter, after_revision, activity } = request.into_inner();
+        let v1::WatchMembersRequest { namespace: name, filter, after_revision, activity } =
+            request.into_inner();
         let namespace = namespace(name).map_err(|error| self.refused(error))?;
         let filter = Filter::from_wire(filter).map_err(|wrong| self.refused(wrong.into()))?;
         let after = after_revision.map(Revision);
-        let stream = self.watch_events(namespace, filter, after, activity).map_err(|error| self.refused(error))?;
+        let stream =
+            self.watch_events(namespace, filter, after, activity).map_err(|error| self.refused(error))?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -81,7 +86,10 @@ impl Membership for Service {
         Ok(Response::new(v1::EvictMemberResponse { member: Some(member) }))
     }
 
-    async fn get_relay(&self, _: Request<v1::GetRelayRequest>) -> Result<Response<v1::GetRelayResponse>, Status> {
+    async fn get_relay(
+        &self,
+        _: Request<v1::GetRelayRequest>,
+    ) -> Result<Response<v1::GetRelayResponse>, Status> {
         let sequencer = &self.relay.sequencer;
         let mut limits = self.relay.config.limits();
         limits.extend(fold_limits(&sequencer.read().fold));
@@ -121,8 +129,6 @@ fn invalid(field: &str, description: impl ToString) -> RelayError {
     RelayError::Invalid(Violations(vec![Violation::new(field, description)]))
 }
 
-
-
 impl Service {
     fn list(&self, request: v1::ListMembersRequest) -> Result<v1::ListMembersResponse, RelayError> {
         let full = request.view() == Detail::Full;
@@ -142,7 +148,8 @@ impl Service {
         let mut next_page_token = String::new();
         for member in self.members(fold, &namespace, &filter, after) {
             if members.len() == size {
-                next_page_token = members.last().map_or_else(String::new, |last: &v1::Member| last.node_id.clone());
+                next_page_token =
+                    members.last().map_or_else(String::new, |last: &v1::Member| last.node_id.clone());
                 break;
             }
             members.push(if full { member } else { brief(member) });
@@ -162,14 +169,22 @@ impl Service {
         let view = fold.namespace(namespace);
         let mut nodes: Vec<NodeId> = Vec::new();
         if let Some(view) = view {
-            nodes.extend(view.members().keys().copied().filter(|node| after.is_none_or(|after| *node > after)));
+            nodes.extend(
+                view.members().keys().copied().filter(|node| after.is_none_or(|after| *node > after)),
+            );
             if filter.state(v1::member::State::Gone) {
-                let ended = view.roster_entries().filter(|(_, entry)| entry.gone.is_some()).map(|(_, entry)| entry.node);
+                let ended = view
+                    .roster_entries()
+                    .filter(|(_, entry)| entry.gone.is_some())
+                    .map(|(_, entry)| entry.node);
                 nodes.extend(ended.filter(|node| after.is_none_or(|after| *node > after)));
                 nodes.sort_unstable();
             }
         }
-        nodes.into_iter().filter_map(move |node| self.any_member(fold, namespace, node)).filter(|member| encode::matches(filter, member))
+        nodes
+            .into_iter()
+            .filter_map(move |node| self.any_member(fold, namespace, node))
+            .filter(|member| encode::matches(filter, member))
     }
 
     /// A member or an ended one, as it is now.
@@ -184,7 +199,8 @@ impl Service {
         let namespace = namespace(name)?;
         let node: NodeId = node_id.parse().map_err(|error| invalid("node_id", error))?;
         let applied = self.relay.sequencer.read();
-        self.any_member(&applied.fold, &namespace, node).ok_or_else(|| RelayError::NodeUnknown(node_id.to_owned()))
+        self.any_member(&applied.fold, &namespace, node)
+            .ok_or_else(|| RelayError::NodeUnknown(node_id.to_owned()))
     }
 
     fn count(&self, request: v1::CountMembersRequest) -> Result<v1::CountMembersResponse, RelayError> {
@@ -194,7 +210,10 @@ impl Service {
             let too_many = Violation::too_large("group_by", group_by.len(), GROUP_BY, "names");
             return Err(RelayError::Invalid(too_many.into()));
         }
-        if let Some(nth) = group_by.iter().position(|by| !matches!(by.as_str(), "state" | "group") && !by.starts_with("tags.")) {
+        if let Some(nth) = group_by
+            .iter()
+            .position(|by| !matches!(by.as_str(), "state" | "group") && !by.starts_with("tags."))
+        {
             return Err(invalid(&format!("group_by[{nth}]"), "must be state, group or tags.NAME"));
         }
         let applied = self.relay.sequencer.read();
@@ -229,19 +248,36 @@ impl Service {
         }
     }
 
-    async fn evict(&self, request: v1::EvictMemberRequest, patience: Duration) -> Result<v1::Member, RelayError> {
+    async fn evict(
+        &self,
+        request: v1::EvictMemberRequest,
+        patience: Duration,
+    ) -> Result<v1::Member, RelayError> {
         let v1::EvictMemberRequest { namespace: name, node_id, reason } = request;
         let namespace = namespace(name)?;
         let node: NodeId = node_id.parse().map_err(|error| invalid("node_id", error))?;
         if reason.len() > REASON_BYTES {
-            return Err(RelayError::Invalid(Violation::too_large("reason", reason.len(), REASON_BYTES, "bytes").into()));
+            return Err(RelayError::Invalid(
+                Violation::too_large("reason", reason.len(), REASON_BYTES, "bytes").into(),
+            ));
         }
         let known = {
             let applied = self.relay.sequencer.read();
-            applied.fold.namespace(&namespace).and_then(|view| view.member(node)).map(|member| member.incarnation)
+            applied
+                .fold
+                .namespace(&namespace)
+                .and_then(|view| view.member(node))
+                .map(|member| member.incarnation)
         };
         let incarnation = known.ok_or_else(|| RelayError::NodeUnknown(node_id.clone()))?;
-        let gone = Gone { namespace: namespace.clone(), node, incarnation, cause: Cause::Evicted, beat: Beat(0), reason };
+        let gone = Gone {
+            namespace: namespace.clone(),
+            node,
+            incarnation,
+            cause: Cause::Evicted,
+            beat: Beat(0),
+            reason,
+        };
         let outcome = self.relay.sequencer.write(Record::Gone(gone), 512, None, patience).await?;
         if outcome.verdict != Verdict::Gone(true) {
             return Err(RelayError::NodeUnknown(node_id));

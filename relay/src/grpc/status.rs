@@ -99,9 +99,12 @@ impl From<RelayError> for Status {
     fn from(error: RelayError) -> Self {
         let Facts { code, reason, retry_after, violations } = facts(&error);
         let mut details = ErrorDetails::new();
-        details.set_error_info(reason, DOMAIN, [] as [(&str, &str); 0]);
+        details.set_error_info(reason, DOMAIN, [] as [(String, String); 0]);
         for violation in violations {
-            details.add_bad_request_violation(cut(violation.field, DESCRIPTION_BYTES), cut(violation.description, DESCRIPTION_BYTES));
+            details.add_bad_request_violation(
+                cut(violation.field, DESCRIPTION_BYTES),
+                cut(violation.description, DESCRIPTION_BYTES),
+            );
         }
         if let Some(retry_after) = retry_after {
             details.set_retry_info(Some(retry_after));
@@ -148,7 +151,10 @@ mod tests {
     use crate::state::Refused;
 
     fn all() -> Vec<RelayError> {
-        let refused = |reason| RelayError::Refused { refused: Refused { reason, deltas: vec![3] }, path: "push.deltas" };
+        let refused = |reason| RelayError::Refused {
+            refused: Refused { reason, deltas: vec![3] },
+            path: "push.deltas",
+        };
         vec![
             RelayError::Invalid(Violations(vec![Violation::new("node", "required")])),
             RelayError::PageTokenInvalid,
@@ -187,7 +193,8 @@ mod tests {
     fn what_can_be_retried_says_when() {
         for error in all() {
             let status = Status::from(error);
-            let retryable = status.code() == Code::Unavailable || status.get_error_details().error_info().is_some_and(|it| it.reason == "BUSY");
+            let retryable = status.code() == Code::Unavailable
+                || status.get_error_details().error_info().is_some_and(|it| it.reason == "BUSY");
             assert_eq!(status.get_error_details().retry_info().is_some(), retryable, "{status:?}");
         }
     }

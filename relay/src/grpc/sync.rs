@@ -60,7 +60,12 @@ pub(super) struct Sync<'a> {
 }
 
 impl<'a> Sync<'a> {
-    pub(super) fn new(service: &'a Service, call: SyncCall, namespace: Namespace, patience: Duration) -> Self {
+    pub(super) fn new(
+        service: &'a Service,
+        call: SyncCall,
+        namespace: Namespace,
+        patience: Duration,
+    ) -> Self {
         let activity = match call.intent {
             Intent::Renew | Intent::Leaving => Activity::Awake { remaining: None, then_asleep: false },
             Intent::Awake { remaining_ms, then_asleep } => {
@@ -167,14 +172,20 @@ impl<'a> Sync<'a> {
             let node = node_id(&[&boot_id.0, &attempt.to_le_bytes()]);
             let how = Admission::Joined;
             match self.known(node) {
-                Known::Live { incarnation, same_process: true } => return Ok(Admitted { node, incarnation, how }),
+                Known::Live { incarnation, same_process: true } => {
+                    return Ok(Admitted { node, incarnation, how });
+                }
                 Known::Ended { incarnation, same_process: true, evicted: false } => {
                     return self.rejoin(node, incarnation.next(), incarnation).await;
                 }
-                Known::Ended { evicted: true, same_process: true, .. } => return Err(RelayError::NodeGone(node.to_string())),
+                Known::Ended { evicted: true, same_process: true, .. } => {
+                    return Err(RelayError::NodeGone(node.to_string()));
+                }
                 Known::Live { .. } | Known::Ended { .. } => {}
                 Known::Nothing => match self.join(node, Incarnation(1), None).await? {
-                    JoinVerdict::Admitted { .. } => return Ok(Admitted { node, incarnation: Incarnation(1), how }),
+                    JoinVerdict::Admitted { .. } => {
+                        return Ok(Admitted { node, incarnation: Incarnation(1), how });
+                    }
                     verdict => self.give_up(node, &verdict)?,
                 },
             }
@@ -183,9 +194,16 @@ impl<'a> Sync<'a> {
     }
 
     /// A node that had been declared GONE gets its id back, if its tombstone is still there.
-    async fn rejoin(&self, node: NodeId, next: Incarnation, previous: Incarnation) -> Result<Admitted, RelayError> {
+    async fn rejoin(
+        &self,
+        node: NodeId,
+        next: Incarnation,
+        previous: Incarnation,
+    ) -> Result<Admitted, RelayError> {
         match self.join(node, next, Some(previous)).await? {
-            JoinVerdict::Admitted { .. } => Ok(Admitted { node, incarnation: next, how: Admission::Readmitted }),
+            JoinVerdict::Admitted { .. } => {
+                Ok(Admitted { node, incarnation: next, how: Admission::Readmitted })
+            }
             JoinVerdict::Forgotten => self.become_another(node, Admission::Forgotten).await,
             JoinVerdict::Superseded => match self.known(node) {
                 // Two transmissions of one call raced: the other one has done it.
@@ -226,7 +244,12 @@ impl<'a> Sync<'a> {
         }
     }
 
-    async fn join(&self, node: NodeId, incarnation: Incarnation, previous: Option<Incarnation>) -> Result<JoinVerdict, RelayError> {
+    async fn join(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        previous: Option<Incarnation>,
+    ) -> Result<JoinVerdict, RelayError> {
         let _place = self.service.relay.joins.try_acquire().map_err(|_| RelayError::Busy("joins"))?;
         let identity = &self.call.identity;
         let (_, lease) = self.service.relay.keeper.lease_of(&identity.group, self.activity);
@@ -262,12 +285,15 @@ impl<'a> Sync<'a> {
 
     /// Renews the lease without a push; waits for the log only where a long lease is to be promised.
     async fn renew(&self, admitted: &mut Admitted) -> Result<Millis, RelayError> {
-        let long = self.activity == Activity::Asleep || matches!(self.activity, Activity::Awake { then_asleep: true, .. });
+        let long = self.activity == Activity::Asleep
+            || matches!(self.activity, Activity::Awake { then_asleep: true, .. });
         let told = if long { Told::ByCaller } else { Told::ByDigest };
         for _ in 0..TRIES {
             let Some(key) = self.key(admitted.node) else { break };
             match self.hear(key, admitted.incarnation, told) {
-                Heard::Granted { ttl, ttl_applied, .. } if long => return Ok(self.promise(admitted, ttl, ttl_applied).await),
+                Heard::Granted { ttl, ttl_applied, .. } if long => {
+                    return Ok(self.promise(admitted, ttl, ttl_applied).await);
+                }
                 Heard::Granted { ttl, .. } => return Ok(ttl),
                 Heard::NotNewer { left } => return Ok(left),
                 Heard::Forked => *admitted = self.become_another(admitted.node, Admission::Forked).await?,
@@ -279,7 +305,14 @@ impl<'a> Sync<'a> {
     }
 
     fn hear(&self, key: LeaseKey, incarnation: Incarnation, told: Told) -> Heard {
-        self.service.relay.keeper.hear(key, incarnation, self.call.beat, self.call.call_id, self.activity, told)
+        self.service.relay.keeper.hear(
+            key,
+            incarnation,
+            self.call.beat,
+            self.call.call_id,
+            self.activity,
+            told,
+        )
     }
 
     /// A lease longer than the awake lease is promised only when the log has told of its evidence.
@@ -358,7 +391,9 @@ impl<'a> Sync<'a> {
             if let Some(ttl) = self.push_once(admitted, &push, applied, answer).await? {
                 return Ok(Some(ttl));
             }
-            if answer.push_refused.is_some() || matches!(admitted.how, Admission::Forked | Admission::Forgotten) {
+            if answer.push_refused.is_some()
+                || matches!(admitted.how, Admission::Forked | Admission::Forgotten)
+            {
                 return Ok(None);
             }
         }
@@ -451,14 +486,23 @@ impl<'a> Sync<'a> {
             None => None,
         };
         let log_is_read = match &request {
-            Some(request) => self.service.catch_up(self.call.head, request.min_revision, self.patience()).await,
+            Some(request) => {
+                self.service.catch_up(self.call.head, request.min_revision, self.patience()).await
+            }
             None => false,
         };
         let sequencer = &self.service.relay.sequencer;
         let applied = sequencer.read();
         let fold = &applied.fold;
         if let Some(request) = &request {
-            match chunk(fold, sequencer.log_fingerprint(), &self.namespace, request, self.call.head, log_is_read) {
+            match chunk(
+                fold,
+                sequencer.log_fingerprint(),
+                &self.namespace,
+                request,
+                self.call.head,
+                log_is_read,
+            ) {
                 Ok(chunk) => {
                     self.service.relay.metrics.pulled(chunk.rows, chunk.keys.len());
                     answer.chunk = Some(encode::chunk(chunk));
@@ -511,7 +555,9 @@ pub(super) fn chunk(
         max_bytes: request.max_bytes,
         log_is_read,
     };
-    let chunk = fold.pull(log, namespace, &pull).map_err(|PullError::Behind(wanted)| RelayError::Behind { wanted, has })?;
+    let chunk = fold
+        .pull(log, namespace, &pull)
+        .map_err(|PullError::Behind(wanted)| RelayError::Behind { wanted, has })?;
     let lost = chunk.restart == Some(Lost::History);
     if has < request.min_revision && !lost {
         return Err(RelayError::Behind { wanted: request.min_revision, has });

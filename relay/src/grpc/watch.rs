@@ -126,9 +126,13 @@ async fn wait<T>(revisions: &mut watch::Receiver<Revision>, ends: &mut Ends, sen
             changed.is_ok()
         }
         () = tokio::time::sleep(QUIET) => true,
-        _ = ends.stopping.wait_for(|stop| *stop) => false,
+        () = stopped(&mut ends.stopping) => false,
         () = send.closed() => false,
     }
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 async fn next_event<T>(
@@ -203,7 +207,8 @@ impl Watcher {
 
     fn everybody(&self, service: &Service, fold: &Fold) -> Vec<v1::MemberEvent> {
         let Some(view) = fold.namespace(&self.namespace) else { return Vec::new() };
-        let nodes = view.members().keys().filter_map(|node| service.member(fold, &self.namespace, *node, true));
+        let nodes =
+            view.members().keys().filter_map(|node| service.member(fold, &self.namespace, *node, true));
         nodes
             .filter(|member| encode::matches(&self.filter, member))
             .map(|member| event(v1::member_event::Kind::Joined, member))
@@ -225,7 +230,13 @@ impl Watcher {
                 None => service.member(fold, &self.namespace, entry.node, true),
             };
             // An end is told to whoever watches the group: its state is GONE, which no filter by state would show.
-            let matches = |member: &v1::Member| if entry.gone.is_some() { encode::concerns(&self.filter, member) } else { encode::matches(&self.filter, member) };
+            let matches = |member: &v1::Member| {
+                if entry.gone.is_some() {
+                    encode::concerns(&self.filter, member)
+                } else {
+                    encode::matches(&self.filter, member)
+                }
+            };
             events.extend(member.filter(matches).map(|member| event(kind, member)));
         }
         Some(events)
@@ -239,7 +250,11 @@ impl Watcher {
         for turn in turned.iter().rev().filter(|turn| Some(turn.namespace) == number) {
             if told.insert(turn.node) {
                 let member = service.member(fold, &self.namespace, turn.node, true);
-                events.extend(member.filter(|it| encode::concerns(&self.filter, it)).map(|it| event(v1::member_event::Kind::Activity, it)));
+                events.extend(
+                    member
+                        .filter(|it| encode::concerns(&self.filter, it))
+                        .map(|it| event(v1::member_event::Kind::Activity, it)),
+                );
             }
         }
         events
@@ -250,7 +265,11 @@ fn event(kind: v1::member_event::Kind, member: v1::Member) -> v1::MemberEvent {
     v1::MemberEvent { kind: kind as i32, member: Some(member) }
 }
 
-fn split(mut events: Vec<v1::MemberEvent>, revision: Revision, service: &Service) -> Vec<v1::WatchMembersResponse> {
+fn split(
+    mut events: Vec<v1::MemberEvent>,
+    revision: Revision,
+    service: &Service,
+) -> Vec<v1::WatchMembersResponse> {
     let conditions = service.conditions();
     let mut messages = Vec::new();
     loop {
@@ -258,7 +277,12 @@ fn split(mut events: Vec<v1::MemberEvent>, revision: Revision, service: &Service
         let whole = rest.is_empty();
         // A reader that stops in the middle resumes from before it.
         let revision = if whole { revision.0 } else { 0 };
-        messages.push(v1::WatchMembersResponse { events, revision, conditions: conditions.clone(), ..Default::default() });
+        messages.push(v1::WatchMembersResponse {
+            events,
+            revision,
+            conditions: conditions.clone(),
+            ..Default::default()
+        });
         if whole {
             return messages;
         }
@@ -268,7 +292,13 @@ fn split(mut events: Vec<v1::MemberEvent>, revision: Revision, service: &Service
 
 impl Service {
     /// A live member as it is now.
-    pub(super) fn member(&self, fold: &Fold, namespace: &Namespace, node: NodeId, full: bool) -> Option<v1::Member> {
+    pub(super) fn member(
+        &self,
+        fold: &Fold,
+        namespace: &Namespace,
+        node: NodeId,
+        full: bool,
+    ) -> Option<v1::Member> {
         let view = fold.namespace(namespace)?;
         let member = view.member(node)?;
         let (_, entry) = view.roster_entry(node)?;

@@ -8,21 +8,17 @@ mod reader;
 mod start;
 mod writer;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dormouse_proto::{ids::Revision, record::Record};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-pub use start::{StartError, start};
+pub use start::{Running, StartError, start};
 
 use crate::{
-    metrics::Metrics,
     log::{Durability, Log, LogId, SnapshotId},
+    metrics::Metrics,
     state::{Fold, Verdict},
 };
 

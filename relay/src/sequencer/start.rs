@@ -15,8 +15,8 @@ use tracing::{info, warn};
 
 use super::{Applied, Bounds, LogFacts, Sequencer, Shared, Unwritten, Witness, reader, writer};
 use crate::{
-    metrics::Metrics,
     log::{Log, LogError, LogReader, Position, ReadError, SnapshotId},
+    metrics::Metrics,
     state::{Fold, RestoreError},
 };
 

@@ -248,7 +248,10 @@ impl Members {
         };
         let (group, tags) = (member.group.clone(), Arc::clone(&member.tags));
         self.live.insert(join.node, member);
-        self.tell(RosterEntry { node: join.node, incarnation: join.incarnation, group, tags, gone: None }, at);
+        self.tell(
+            RosterEntry { node: join.node, incarnation: join.incarnation, group, tags, gone: None },
+            at,
+        );
         JoinVerdict::Admitted { again }
     }
 

@@ -1,0 +1,161 @@
+use super::*;
+use crate::liveness::{Millis, UndeclaredFreeze};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+const EXAMPLE: &str = include_str!("../../../deploy/dormouse.toml");
+
+fn from(env: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::from_sources(env, Some((Path::new("d.toml"), file)))
+}
+
+fn refusal(env: &[(&str, &str)], file: &str) -> String {
+    from(env, file).map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
+}
+
+#[test]
+fn with_nothing_set_the_relay_starts() -> Outcome {
+    assert_eq!(Config::from_sources([], None)?, Config::default());
+    Ok(())
+}
+
+#[test]
+fn the_example_file_holds_every_setting_with_its_default() -> Outcome {
+    assert_eq!(from(&[], EXAMPLE)?, Config::default());
+    let table: toml::Table = EXAMPLE.parse()?;
+    let names = keys::RELAY.iter().map(|it| it.0).chain(keys::LEASES.iter().map(|it| it.0));
+    for name in names {
+        assert!(table.contains_key(name), "{name} is missing");
+    }
+    // A setting that is commented out has no blank after the sign.
+    let all: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with([' ', '#']) => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert_eq!(from(&[], &all)?.groups.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn the_environment_wins_over_the_file() -> Outcome {
+    let file = "queue_max = 10\njoins_max = 5\nlog = \"debug\"\ninsecure = true\nbroker = \"embedded\"\n";
+    let env = [
+        ("DORMOUSE_QUEUE_MAX", "20"),
+        ("DORMOUSE_DURABILITY", "fsync"),
+        ("DORMOUSE_LISTEN", "[::]:7400"),
+        ("DORMOUSE_LOG", ""),
+        ("PATH", "/bin"),
+    ];
+    let config = from(&env, file)?;
+    assert_eq!((config.queue_max, config.joins_max), (20, 5));
+    assert_eq!(config.durability, Some(Durability::Fsync));
+    assert_eq!(config.log, "debug", "an empty variable counts as not set");
+    assert!(config.insecure && !config.listen.ip().is_loopback());
+    assert_eq!(config.limits().get("queue_max"), Some(&20));
+    Ok(())
+}
+
+#[test]
+fn a_group_differs_from_the_defaults_that_hold_in_the_end() -> Outcome {
+    let file =
+        "awake_lease_ms = 4000\n[group.ads]\nasleep_lease_ms = 1800000\nundeclared_freeze = \"allow\"\n";
+    let config = from(&[("DORMOUSE_AWAKE_LEASE_MS", "6000")], file)?;
+    let policy = config.lease_policy()?;
+    let ads = policy.of(&"ads".parse()?);
+    assert_eq!((ads.awake, ads.asleep), (Millis(6_000), Millis::from_secs(1_800)));
+    assert_eq!(ads.undeclared_freeze, UndeclaredFreeze::Allow);
+    assert_eq!(policy.of(&"other".parse()?).asleep, Millis::from_secs(600));
+    Ok(())
+}
+
+#[test]
+fn an_unknown_name_is_refused_with_the_nearest_one() {
+    assert_eq!(
+        refusal(&[("DORMOUSE_LISTN", "x")], ""),
+        "DORMOUSE_LISTN is no setting of the relay; did you mean DORMOUSE_LISTEN?"
+    );
+    assert_eq!(
+        refusal(&[("DORMOUSE_listen", "x")], ""),
+        "DORMOUSE_listen is no setting of the relay; did you mean DORMOUSE_LISTEN?"
+    );
+    assert_eq!(
+        refusal(&[], "queue-max = 1"),
+        "queue-max in d.toml is no setting of the relay; did you mean queue_max?"
+    );
+    assert_eq!(refusal(&[], "[watchers]\nmax = 1"), "watchers in d.toml is no setting of the relay");
+    assert_eq!(
+        refusal(&[], "[group.ads]\nqueue_max = 1"),
+        "group.ads.queue_max in d.toml is no setting of the relay"
+    );
+}
+
+#[test]
+fn names_that_share_the_prefix_are_passed_over() {
+    for name in ["URL", "TOKEN", "CA", "NAMESPACE", "GROUP", "TAGS", "COLLECTIONS", "BUDGET_MS", "CONFIG"] {
+        assert_eq!(refusal(&[(&format!("DORMOUSE_{name}"), "x")], ""), "accepted");
+    }
+}
+
+#[test]
+fn a_service_called_dormouse_does_not_keep_the_relay_from_starting() {
+    let links = [
+        ("DORMOUSE_SERVICE_HOST", "10.0.0.7"),
+        ("DORMOUSE_SERVICE_PORT", "7400"),
+        ("DORMOUSE_SERVICE_PORT_GRPC", "7400"),
+        ("DORMOUSE_PORT", "tcp://10.0.0.7:7400"),
+        ("DORMOUSE_PORT_7400_TCP", "tcp://10.0.0.7:7400"),
+        ("DORMOUSE_RELAY_PORT_7400_TCP_ADDR", "10.0.0.7"),
+    ];
+    assert_eq!(refusal(&links, ""), "accepted");
+    assert_ne!(refusal(&[("DORMOUSE_PORT", "7400")], ""), "accepted", "somebody wrote that");
+}
+
+#[test]
+fn a_relay_that_everybody_reaches_must_be_asked_for() {
+    let everywhere = ("DORMOUSE_LISTEN", "0.0.0.0:7400");
+    let refused = refusal(&[everywhere], "");
+    assert!(refused.contains("0.0.0.0:7400") && refused.contains("neither TLS nor tokens"), "{refused}");
+    assert_eq!(refusal(&[everywhere, ("DORMOUSE_INSECURE", "1")], ""), "accepted");
+    assert_eq!(refusal(&[("DORMOUSE_LISTEN", "[::1]:7400")], ""), "accepted");
+    let closed = refusal(&[("DORMOUSE_TLS_CERT", "cert.pem")], "");
+    assert!(closed.starts_with("DORMOUSE_TLS_CERT: this build has neither"), "{closed}");
+}
+
+#[test]
+fn a_value_outside_its_limits_is_refused_with_them() {
+    assert_eq!(
+        refusal(&[], "queue_max = 0"),
+        "queue_max in d.toml = \"0\": must be a whole number from 1 to 1048576"
+    );
+    assert_eq!(
+        refusal(&[("DORMOUSE_QUEUE_BYTES_MAX", "1000")], ""),
+        "DORMOUSE_QUEUE_BYTES_MAX = \"1000\": must be a whole number from 1048576 to 17179869184"
+    );
+    assert_eq!(
+        refusal(&[], "log = [\"info\"]"),
+        "log in d.toml = \"array\": must be a text, a whole number, true or false"
+    );
+    assert_eq!(
+        refusal(&[], "asleep_lease_ms = 10"),
+        "awake_lease_ms, asleep_lease_ms, lease_margin_ms, suspect_grace_ms: the default leases: the asleep lease is 10 ms, \
+         but must not be shorter than the awake lease, 3000 ms"
+    );
+    assert_eq!(
+        refusal(&[], "[group.\"a b\"]"),
+        "group.a b in d.toml: a group must be 1-64 bytes of [A-Za-z0-9._-]"
+    );
+    assert!(refusal(&[], "queue_max = ").contains("d.toml: TOML parse error at line 1"));
+    assert!(refusal(&[], "listen = \"127.0.0.1:7401\"").contains("both 127.0.0.1:7401"));
+}
+
+#[test]
+fn a_broker_of_another_build_is_named_without_its_password() {
+    assert_eq!(
+        refusal(&[("DORMOUSE_BROKER", "nats://user:secret@host")], ""),
+        "DORMOUSE_BROKER = nats://...: must be \"embedded\": this build has the embedded log only"
+    );
+}

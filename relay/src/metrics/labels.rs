@@ -1,0 +1,130 @@
+//! The labels of the counters and the values that they may have.
+
+use std::{fmt, marker::PhantomData};
+
+use dormouse_proto::record::Cause;
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+/// The contract's reasons of a refusal.
+pub(super) const REASONS: &[&str] = &[
+    "FIELD_INVALID",
+    "TOO_LARGE",
+    "PAGE_TOKEN_INVALID",
+    "CONTEXT_INVALID",
+    "TOKEN_MISSING",
+    "TOKEN_UNKNOWN",
+    "NAMESPACE_DENIED",
+    "ROLE_DENIED",
+    "NODE_UNKNOWN",
+    "NODE_GONE",
+    "OUTCOME_UNKNOWN",
+    "STALE",
+    "QUOTA",
+    "BUSY",
+    "STARTING",
+    "BEHIND",
+    "LOG_UNREACHABLE",
+    "STORE_FULL",
+];
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushResult {
+    /// It took effect now.
+    Bound,
+    /// It had taken effect before.
+    Duplicate,
+    /// It took no effect and never will.
+    Refused,
+    /// Another process holds its node's identity.
+    Fork,
+    /// A newer push of its node was accepted before.
+    Old,
+}
+
+/// How a node was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// For the first time.
+    Joined,
+    /// Again, after it had been declared GONE.
+    Readmitted,
+    /// Under a new id, because another process holds the old one.
+    Forked,
+    /// Under a new id, because nothing is known of the old one.
+    Forgotten,
+}
+
+/// A label with known values.
+pub(super) trait Label: Copy + Send + Sync + fmt::Debug + 'static {
+    const NAME: &'static str;
+    const ALL: &'static [Self];
+    fn text(self) -> &'static str;
+    /// Its place in `ALL`.
+    fn place(self) -> usize;
+}
+
+macro_rules! label {
+    ($type:ident, $name:literal: $($variant:ident => $text:literal),+) => {
+        impl Label for $type {
+            const NAME: &'static str = $name;
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            fn place(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+label!(PushResult, "result": Bound => "bound", Duplicate => "duplicate", Refused => "refused", Fork => "fork", Old => "old");
+label!(Admission, "admission": Joined => "joined", Readmitted => "readmitted", Forked => "forked", Forgotten => "forgotten");
+label!(Cause, "cause": Left => "left", Expired => "expired", Evicted => "evicted");
+
+pub(super) type Labels = [(&'static str, &'static str); 1];
+
+/// One counter for each value of a label, found without a lock.
+#[derive(Debug)]
+pub(super) struct CounterPer<L> {
+    counters: Vec<Counter>,
+    label: PhantomData<L>,
+}
+
+impl<L: Label> CounterPer<L> {
+    pub(super) fn registered(registry: &mut Registry, name: &str, help: &str) -> Self {
+        let family = Family::<Labels, Counter>::default();
+        let counters =
+            L::ALL.iter().map(|value| family.get_or_create_owned(&[(L::NAME, value.text())])).collect();
+        registry.register(name, help, family);
+        Self { counters, label: PhantomData }
+    }
+
+    pub(super) fn of(&self, value: L) -> &Counter {
+        &self.counters[value.place()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts_where_it_is_named<L: Label + PartialEq>() {
+        for (place, value) in L::ALL.iter().enumerate() {
+            assert_eq!(value.place(), place, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_counted_under_its_own_name() {
+        counts_where_it_is_named::<PushResult>();
+        counts_where_it_is_named::<Admission>();
+        counts_where_it_is_named::<Cause>();
+    }
+}
