@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     liveness::{
         Activity, Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseState, LeaseTable, LeaseView,
-        MemberCounts, Millis, Restored, Session, Timestamp,
+        MemberCounts, Millis, Restored, Session, Timestamp, guard::HoldNumber,
     },
     metrics::Metrics,
     sequencer::{Sequencer, Witness},
@@ -73,6 +73,8 @@ pub struct Keeper {
     /// Log time when it last moved, and when that was here.
     log_time: Mutex<(u64, Timestamp)>,
     turns: broadcast::Sender<Turn>,
+    /// The hold that the log was last read to its head for.
+    listened: Mutex<Option<HoldNumber>>,
     metrics: Arc<Metrics>,
 }
 
@@ -86,6 +88,7 @@ impl Keeper {
             untold: Mutex::default(),
             names: DashMap::new(),
             turns: broadcast::Sender::new(ACTIVITY),
+            listened: Mutex::default(),
             metrics,
         })
     }
@@ -193,14 +196,18 @@ impl Keeper {
     /// Reports what the expiry hold waits for: that requests which had been waiting are handled, and that the log was
     /// read to its head. The hold itself lasts one awake lease at least, which is ample for the former.
     fn listen_after_a_hold(self: &Arc<Self>, sequencer: &Sequencer) {
-        if !self.expiry_held() {
+        let hold = self.clock.guard().hold();
+        let asked = self.listened.lock().replace(hold);
+        if asked == Some(hold) || !self.expiry_held() {
             return;
         }
-        let (keeper, sequencer, hold) = (Arc::clone(self), sequencer.clone(), self.clock.guard().hold());
+        let (keeper, sequencer) = (Arc::clone(self), sequencer.clone());
         tokio::spawn(async move {
             if sequencer.write(Record::Digest(Digest::default()), 64, None, LOG_PATIENCE).await.is_ok() {
                 keeper.clock.guard().log_read_to_head(hold);
                 keeper.clock.guard().drained(hold);
+            } else {
+                *keeper.listened.lock() = None;
             }
         });
     }
