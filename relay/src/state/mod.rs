@@ -13,6 +13,7 @@ mod keys;
 mod members;
 mod namespace;
 mod once;
+mod places;
 mod policy;
 mod push;
 mod rows;
