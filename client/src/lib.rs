@@ -1,1 +1,3 @@
 //! client
+pub mod replica;
+pub use replica::{Path, WriteError};
