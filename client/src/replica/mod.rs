@@ -188,6 +188,11 @@ impl Replica {
         }
     }
 
+    /// Rows that wait and are not under way yet.
+    pub fn waiting(&self) -> usize {
+        self.outbox.rows()
+    }
+
     /// What became of writes, or parts of them, that did not end as the program was told; each is told once.
     pub fn take_reports(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)

@@ -32,8 +32,9 @@ struct Written {
 const BYTES: usize = 48;
 
 impl RegisterIntent {
-    fn value(&self) -> Option<Option<&Value>> {
-        self.0.as_ref().map(|written| written.value.as_ref())
+    /// What it puts there; `None`: it deletes, or has nothing to say.
+    fn value(&self) -> Option<&Value> {
+        self.0.as_ref()?.value.as_ref()
     }
 }
 
@@ -56,8 +57,7 @@ impl Intent for RegisterIntent {
     }
 
     fn bytes(&self) -> usize {
-        let value = self.value().flatten();
-        BYTES + value.map_or(0, Value::len)
+        BYTES + self.value().map_or(0, Value::len)
     }
 
     fn growth(&self, later: &Self) -> usize {
@@ -119,11 +119,9 @@ impl Intent for RegisterIntent {
     }
 
     fn without_growth(&mut self) -> Option<Change> {
-        let grows = self.value().flatten().is_some();
-        let dropped = grows.then(|| self.change()).flatten();
-        if grows {
-            self.0 = None;
-        }
+        self.value()?;
+        let dropped = self.change();
+        self.0 = None;
         dropped
     }
 
@@ -139,19 +137,20 @@ fn seen(path: &Path, held: &HeldRows) -> Option<Revision> {
 impl Replica {
     /// The register's content as it is known, with own writes. The outer `None`: not followed, or never heard of; the
     /// inner: nothing is there.
+    #[expect(
+        clippy::option_option,
+        reason = "what is not known and what is known to be absent must not be confused"
+    )]
     pub fn register(&self, path: &Path) -> Option<Option<&Value>> {
         let held = self.held.register(path);
         let sealed = self
             .sealed_intent::<RegisterIntent>(path)
             .filter(|_| self.shows_sealed(path, held.map(|row| row.as_of)));
-        let own = self
-            .waiting_intent(path)
-            .or(sealed)
-            .and_then(RegisterIntent::value);
+        let own = self.waiting_intent(path).or(sealed);
         let seen = held.map(|row| row.state.value.as_ref());
         let known = seen.is_some() || self.held.knows(path);
         match own {
-            Some(own) if known || self.held.follows(path) => Some(own),
+            Some(own) if known || self.held.follows(path) => Some(own.value()),
             _ => seen.or(known.then_some(None)),
         }
     }

@@ -156,15 +156,12 @@ impl HeldRows {
         if !self.follow.covers(collection) {
             return;
         }
-        match self.collections.get_mut(collection) {
-            Some(it) => it.reach(at),
-            None => {
-                let fresh = HeldCollection {
-                    barrier: at,
-                    ..HeldCollection::default()
-                };
-                self.collections.insert(collection.to_owned(), fresh);
-            }
+        if !self.collections.contains_key(collection) {
+            self.collections
+                .insert(collection.to_owned(), HeldCollection::default());
+        }
+        if let Some(it) = self.collections.get_mut(collection) {
+            it.reach(at);
         }
     }
 
