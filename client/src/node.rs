@@ -330,9 +330,13 @@ impl Shared {
         };
         let answer = self.connection.call(budget, send).await?;
         let absorbed = self.state.lock().absorb(answer, asked_at);
+        // Refused deltas were reported and the rest can be sent; a push that is to be sent later is not for now.
+        let is_open = self.with(|replica| replica.sealed().is_some());
         match &absorbed.push_refused {
-            // Refused deltas were reported and the rest can be sent; a push that is to be sent later is not for now.
-            Some(refusal) if self.with(|replica| replica.sealed().is_some()) => Err(refused(refusal)),
+            Some(refusal) if is_open => Err(refused(refusal)),
+            None if is_open && !matches!(says, Says::Awake) => Err(Reason::NotReached(
+                "the relay said nothing of the push".to_owned(),
+            )),
             _ => Ok(()),
         }
     }
