@@ -1,7 +1,10 @@
 //! One invocation.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -11,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     convert::key_rows,
     error::{Reason, Stale},
-    handles::{Counter, Register, Set},
+    handles::{Counter, Invocation, Register, Set},
     members::Members,
     node::{Says, Shared, State},
     replica::{
@@ -139,8 +142,8 @@ pub struct Awake {
     shared: Arc<Shared>,
     number: u64,
     deadline: Deadline,
-    /// Writes that had been taken when it began.
-    said_before: u64,
+    /// Something was written through one of its handles.
+    wrote: Arc<AtomicBool>,
 }
 
 impl Drop for Awake {
@@ -154,7 +157,7 @@ impl Awake {
         let mut state = shared.state.lock();
         Self {
             number: state.enter(deadline),
-            said_before: state.said,
+            wrote: Arc::default(),
             shared: Arc::clone(shared),
             deadline,
         }
@@ -164,19 +167,26 @@ impl Awake {
         self.deadline
     }
 
+    const fn invocation(&self) -> Invocation<'_> {
+        Invocation {
+            shared: &self.shared,
+            wrote: &self.wrote,
+        }
+    }
+
     /// The counter at `collection/key`.
     pub fn counter(&self, path: &str) -> Counter {
-        Counter::new(&self.shared, path)
+        Counter::new(self.invocation(), path)
     }
 
     /// The set at `collection/key`.
     pub fn set(&self, path: &str) -> Set {
-        Set::new(&self.shared, path)
+        Set::new(self.invocation(), path)
     }
 
     /// The register at `collection/key`, which holds a `T` as JSON.
     pub fn register<T>(&self, path: &str) -> Register<T> {
-        Register::new(&self.shared, path)
+        Register::new(self.invocation(), path)
     }
 
     /// How much the view can be trusted.
@@ -334,7 +344,7 @@ impl Awake {
                 },
             };
         }
-        if said == self.said_before {
+        if !self.wrote.load(Ordering::Relaxed) {
             return Slept::Nothing;
         }
         let (revision, durability) = state
