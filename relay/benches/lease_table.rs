@@ -1,4 +1,5 @@
 //! What a lease costs: `cargo bench -p dormouse-relay --bench lease_table`. Prints `name value unit` lines.
+#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::{
     hint::black_box,

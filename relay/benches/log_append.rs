@@ -2,6 +2,7 @@
 //!
 //! Run with `TMPDIR=/where/the/disk/is cargo bench -p dormouse-relay --bench log_append`. Prints one `name value
 //! unit` per line; takes less than 15 seconds.
+#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::fs::File;
 use std::io::Write;

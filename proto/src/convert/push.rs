@@ -117,6 +117,7 @@ impl TryFrom<v1::SyncRequest> for SyncCall {
     }
 }
 
+#[expect(clippy::option_option, reason = "the outer one: wrong; the inner one: not named")]
 pub(super) fn optional_namespace(name: String, wrong: &mut Violations) -> Option<Option<Namespace>> {
     if name.is_empty() {
         return Some(None);
@@ -128,7 +129,7 @@ fn identity(node: v1::NodeIdentity, wrong: &mut Violations) -> Option<Identity> 
     let v1::NodeIdentity { boot_id, node_id, incarnation, group, tags } = node;
     let boot_id = <[u8; 16]>::try_from(&*boot_id)
         .map_err(|_| {
-            wrong.add(Violation::new("node.boot_id", format!("{} bytes, must be 16", boot_id.len())))
+            wrong.add(Violation::new("node.boot_id", format!("{} bytes, must be 16", boot_id.len())));
         })
         .ok();
     let node = if node_id.is_empty() {

@@ -77,10 +77,10 @@ mod tests {
 
     /// Writes with few different stamps, so that equal ones are common; a revision names one write.
     fn write() -> impl Strategy<Value = Register<u8>> {
-        (0..4_u64, 1..9_u64).prop_map(|(stamp_ms, at)| Register {
-            stamp_ms: stamp_ms * at % 3,
-            revision: Revision(at),
-            value: Some(at as u8),
+        (0..4_u64, 1..9_u8).prop_map(|(stamp_ms, at)| Register {
+            stamp_ms: stamp_ms * u64::from(at) % 3,
+            revision: Revision(at.into()),
+            value: Some(at),
         })
     }
 
@@ -95,7 +95,7 @@ mod tests {
 
         #[test]
         fn laws(stamps in prop::array::uniform3(0..3_u64), revisions in Just([1_u64, 2, 3]).prop_shuffle()) {
-            let [a, b, c] = [0, 1, 2].map(|i| Register { stamp_ms: stamps[i], revision: Revision(revisions[i]), value: Some(i as u8) });
+            let [a, b, c] = [(0, b'a'), (1, b'b'), (2, b'c')].map(|(i, value)| Register { stamp_ms: stamps[i], revision: Revision(revisions[i]), value: Some(value) });
             assert_laws(&a, &b, &c);
         }
     }

@@ -75,7 +75,7 @@ mod tests {
             pushed: Some(pushed.encode_to_vec().into()),
             chunk: Some(chunk.encode_to_vec().into()),
             settled: common.settled.clone(),
-            members: common.members.clone(),
+            members: common.members,
             retry_after_ms: 9,
             conditions: vec![condition],
             ..Default::default()

@@ -7,6 +7,7 @@ pub mod encoded;
     missing_docs,
     unreachable_pub,
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     reason = "generated from the commented .proto files"
 )]
 pub mod v1 {
@@ -18,6 +19,7 @@ pub mod v1 {
     missing_docs,
     unreachable_pub,
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     reason = "generated from the commented .proto files"
 )]
 pub mod log_v1 {
@@ -30,6 +32,7 @@ pub mod log_v1 {
     missing_docs,
     unreachable_pub,
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     clippy::all,
     reason = "generated from the commented .proto files"
 )]

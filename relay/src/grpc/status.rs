@@ -90,7 +90,8 @@ fn facts(error: &RelayError) -> Facts {
 
 fn cut(mut text: String, longest: usize) -> String {
     if text.len() > longest {
-        text.truncate(text.floor_char_boundary(longest));
+        let boundary = (0..=longest).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(boundary.unwrap_or(0));
     }
     text
 }

@@ -35,8 +35,8 @@ struct Ends {
 impl Service {
     fn place(&self) -> Result<Ends, RelayError> {
         let place = std::sync::Arc::clone(&self.relay.watchers).try_acquire_owned();
-        let _place = place.map_err(|_| RelayError::Busy("watchers"))?;
-        Ok(Ends { stopping: self.relay.stopping.clone(), _place })
+        let place = place.map_err(|_| RelayError::Busy("watchers"))?;
+        Ok(Ends { stopping: self.relay.stopping.clone(), _place: place })
     }
 
     /// Rows, chunk after chunk, for as long as the reader takes them.

@@ -211,6 +211,7 @@ impl Sequencer {
     }
 
     /// Tells this log from others, in tokens.
+    #[expect(clippy::cast_possible_truncation, reason = "a fingerprint is what is left")]
     pub fn log_fingerprint(&self) -> u64 {
         let id = self.shared.facts.id.0;
         (id ^ (id >> 64)) as u64

@@ -121,7 +121,7 @@ async fn load(log: &dyn Log) -> Result<(Applied, Box<dyn LogReader>), StartError
                 return Ok((Applied { fold, last: Some(id) }, log.read(id.position.next())));
             }
             Err(error) => {
-                warn!(position = id.position.0, %error, "a snapshot cannot be used; trying an older one")
+                warn!(position = id.position.0, %error, "a snapshot cannot be used; trying an older one");
             }
         }
     }

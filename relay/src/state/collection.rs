@@ -329,7 +329,7 @@ impl Collection {
                 self.marks.register_stamp = self.marks.register_stamp.max(Some(register.stamp_ms));
             }
             RowBody::Element(key, name, _) => {
-                self.elements.remove(self.keys.hash((*key, name.as_str())), id.0)
+                self.elements.remove(self.keys.hash((*key, name.as_str())), id.0);
             }
             RowBody::Counter(..) | RowBody::Vacant => {}
         }

@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_revision_is_never_split_over_two_segments() {
         let mut index = Index::default();
-        for row in 0..(SEGMENT as u32 + 100) {
+        for row in 0..(u32::try_from(SEGMENT).expect("small") + 100) {
             index.append(Revision(5), RowId(row));
         }
         assert_eq!(index.after(Revision(4)).count(), SEGMENT + 100);

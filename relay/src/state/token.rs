@@ -122,8 +122,8 @@ impl Token {
         if known > NUMBER_MAX {
             return Err(TokenError);
         }
-        let mut token =
-            Self { log, namespace, seen: Revision(seen), known: known as usize, runs: Vec::new() };
+        let known = index(known)?;
+        let mut token = Self { log, namespace, seen: Revision(seen), known, runs: Vec::new() };
         token.read_runs(rest)?;
         Ok(token)
     }
@@ -141,7 +141,7 @@ impl Token {
                 Some(behind) => Some(self.seen.0.checked_sub(behind).map(Revision).ok_or(TokenError)?),
             };
             let place = Place { cursor, boot_start };
-            self.runs.push(Run { first: first as usize, last: last as usize, place });
+            self.runs.push(Run { first: index(first)?, last: index(last)?, place });
             next = last + 1;
         }
         Ok(())
@@ -153,6 +153,10 @@ impl Token {
 pub(super) enum Mismatch {
     Log,
     Namespace,
+}
+
+fn index(number: u64) -> Result<usize, TokenError> {
+    usize::try_from(number).map_err(|_| TokenError)
 }
 
 fn fingerprint(namespace: &Namespace) -> u64 {

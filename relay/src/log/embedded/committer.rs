@@ -10,7 +10,10 @@ use std::{io, mem};
 
 use super::line::{Shared, Truncation, Waiting};
 use super::store::{Ends, StoreError};
-use crate::log::{Appended, Health, LogError, Position, ReadError, Rejection, StoredFrame};
+use crate::{
+    clock,
+    log::{Appended, Health, LogError, Position, ReadError, Rejection, StoredFrame},
+};
 
 /// How many frames one step of a truncation drops; appends are committed between two steps.
 const TRUNCATION_STEP: u64 = 4_096;
@@ -68,7 +71,7 @@ impl Committer<'_> {
         }
         let before = self.shared.edges().tail;
         let first = before.map_or(Position::FIRST, Position::next);
-        let started = Instant::now();
+        let started = clock::instant();
         match self.shared.store.write(first, &group) {
             Ok(()) => {
                 self.count(started.elapsed(), group.len());
@@ -94,7 +97,7 @@ impl Committer<'_> {
         if refusal == Some(Rejection::Failed) {
             return refusal;
         }
-        if self.full_until.is_some_and(|until| Instant::now() < until) {
+        if self.full_until.is_some_and(|until| clock::instant() < until) {
             return Some(Rejection::StoreFull);
         }
         self.full_until = None;
@@ -172,7 +175,7 @@ impl Committer<'_> {
     fn reopen_after_full(&mut self) -> Option<Ends> {
         tracing::warn!("the log's store is full; appends are rejected until there is room");
         *self.shared.health.write() = Health::StoreFull;
-        self.full_until = Some(Instant::now() + self.shared.options.full_pause);
+        self.full_until = Some(clock::instant() + self.shared.options.full_pause);
         match self.shared.store.reopen() {
             Ok(ends) => Some(ends),
             Err(error) => {

@@ -85,6 +85,12 @@ impl Fold {
     }
 }
 
+impl Default for Restore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Restore {
     /// Before the first piece.
     pub fn new() -> Self {
@@ -331,16 +337,14 @@ impl Filling {
 
 /// The next whole part, and its length with its prefix.
 fn split_part(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, RestoreError> {
-    const LARGEST: u64 = 1 << 28;
+    const LARGEST: usize = 1 << 28;
     let mut rest = bytes;
     let Ok(len) = decode_varint(&mut rest) else {
         return if bytes.len() < 10 { Ok(None) } else { Err(RestoreError::Damaged("a part of no length")) };
     };
-    if len > LARGEST {
-        return Err(RestoreError::Damaged("a part of impossible length"));
-    }
+    let too_long = RestoreError::Damaged("a part of impossible length");
+    let len = usize::try_from(len).ok().filter(|it| *it <= LARGEST).ok_or(too_long)?;
     let prefix = bytes.len() - rest.len();
-    let len = len as usize;
     Ok(rest.get(..len).map(|part| (part, prefix + len)))
 }
 

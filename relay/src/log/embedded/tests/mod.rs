@@ -2,6 +2,7 @@
 
 mod files;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -110,9 +111,13 @@ async fn a_file_at_its_bound_rejects_appends_until_truncation_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a small file system: mount -t tmpfs -o size=16m none DIR, then DORMOUSE_SMALL_DISK=DIR"]
 async fn a_disk_that_is_really_full_rejects_appends_until_there_is_room() {
-    let disk = std::env::var("DORMOUSE_SMALL_DISK").expect("DORMOUSE_SMALL_DISK names a small file system");
+    let Ok(disk) = std::env::var("DORMOUSE_SMALL_DISK") else {
+        // Not through print!, which the harness keeps to itself when a test passes.
+        let how = "mount -t tmpfs -o size=16m none DIR, then set DORMOUSE_SMALL_DISK=DIR";
+        writeln!(std::io::stderr(), "SKIPPED: no small disk to fill; {how}").expect("stderr is open");
+        return;
+    };
     let dir = tempfile::tempdir_in(&disk).expect("a directory");
     let ballast = dir.path().join("ballast");
     std::fs::write(&ballast, vec![0; 2 << 20]).expect("written");
