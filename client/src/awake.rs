@@ -155,12 +155,7 @@ impl Drop for Awake {
 impl Awake {
     pub(crate) fn enter(shared: &Arc<Shared>, deadline: Deadline) -> Self {
         let mut state = shared.state.lock();
-        Self {
-            number: state.enter(deadline),
-            wrote: Arc::default(),
-            shared: Arc::clone(shared),
-            deadline,
-        }
+        Self { number: state.enter(deadline), wrote: Arc::default(), shared: Arc::clone(shared), deadline }
     }
 
     pub(crate) const fn deadline(&self) -> Deadline {
@@ -168,10 +163,7 @@ impl Awake {
     }
 
     const fn invocation(&self) -> Invocation<'_> {
-        Invocation {
-            shared: &self.shared,
-            wrote: &self.wrote,
-        }
+        Invocation { shared: &self.shared, wrote: &self.wrote }
     }
 
     /// The counter at `collection/key`.
@@ -202,10 +194,7 @@ impl Awake {
         let state = self.shared.state.lock();
         match state.view.complete.map(|at| at.elapsed()) {
             Some(age) if age <= max_age => Ok(()),
-            age => Err(Stale {
-                age,
-                reason: state.view.failed.clone().unwrap_or(Reason::NoAnswerYet),
-            }),
+            age => Err(Stale { age, reason: state.view.failed.clone().unwrap_or(Reason::NoAnswerYet) }),
         }
     }
 
@@ -317,10 +306,7 @@ impl Awake {
         if !silent {
             let ends_at = Instant::now() + self.shared.budget(self.deadline);
             let saved = |state: &State| state.saved_upto >= said;
-            called = self
-                .shared
-                .converse(ends_at, &Says::Asleep(self.number), saved)
-                .await;
+            called = self.shared.converse(ends_at, &Says::Asleep(self.number), saved).await;
         }
         self.outcome(said, reported, called)
     }
@@ -347,9 +333,7 @@ impl Awake {
         if !self.wrote.load(Ordering::Relaxed) {
             return Slept::Nothing;
         }
-        let (revision, durability) = state
-            .last_ack
-            .unwrap_or((state.replica.head().0, Durability::Unknown));
+        let (revision, durability) = state.last_ack.unwrap_or((state.replica.head().0, Durability::Unknown));
         Slept::Saved { revision, durability }
     }
 }

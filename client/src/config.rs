@@ -203,12 +203,8 @@ impl NodeBuilder {
         let platform = ["AWS_LAMBDA_FUNCTION_NAME", "K_SERVICE"];
         Ok(Self {
             target: Target::from_env(env)?,
-            group: var(env, "DORMOUSE_GROUP").or_else(|| {
-                platform
-                    .iter()
-                    .find_map(|key| var(env, key))
-                    .map(|name| group_like(&name))
-            }),
+            group: var(env, "DORMOUSE_GROUP")
+                .or_else(|| platform.iter().find_map(|key| var(env, key)).map(|name| group_like(&name))),
             tags,
             follow: split_list(&follow).map(str::to_owned).collect(),
             budget: budget.transpose()?,
@@ -230,10 +226,7 @@ impl NodeBuilder {
         };
         let budget = self.budget.unwrap_or(BUDGET);
         if !(Duration::from_millis(1)..=Duration::from_secs(60)).contains(&budget) {
-            return Err(ConfigError::new(
-                "DORMOUSE_BUDGET_MS",
-                "must be between 1 ms and 60 s",
-            ));
+            return Err(ConfigError::new("DORMOUSE_BUDGET_MS", "must be between 1 ms and 60 s"));
         }
         let outbox_bytes = self.outbox_bytes.unwrap_or(OUTBOX_BYTES);
         if outbox_bytes < 1024 {
@@ -294,16 +287,8 @@ fn program_name() -> String {
 /// A name that somebody else chose, in the alphabet of groups.
 fn group_like(name: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let name: String = name
-        .chars()
-        .take(64)
-        .map(|c| if allowed(c) { c } else { '-' })
-        .collect();
-    if name.is_empty() {
-        "unnamed".to_owned()
-    } else {
-        name
-    }
+    let name: String = name.chars().take(64).map(|c| if allowed(c) { c } else { '-' }).collect();
+    if name.is_empty() { "unnamed".to_owned() } else { name }
 }
 
 #[cfg(test)]
@@ -311,11 +296,8 @@ mod tests {
     use super::*;
 
     fn checked(vars: &[(&str, &str)]) -> Result<NodeConfig, ConfigError> {
-        let env = |key: &str| {
-            vars.iter()
-                .find(|(name, _)| *name == key)
-                .map(|(_, value)| (*value).to_owned())
-        };
+        let env =
+            |key: &str| vars.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
         NodeBuilder::from_env(&env)?.checked()
     }
 
@@ -339,11 +321,7 @@ mod tests {
         ])
         .expect("valid");
         assert_eq!(config.group, "ads");
-        let tags: Vec<_> = config
-            .tags
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let tags: Vec<_> = config.tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(tags, ["region=eu-west-1", "version=own", "zone=a"]);
         assert!(config.follow.members() && config.follow.covers("ads") && !config.follow.covers("flags"));
     }

@@ -100,18 +100,15 @@ impl Connection {
     pub(crate) fn new(url: &str, token: Option<&str>) -> Result<Self, ConfigError> {
         let wrong = |rule: &str| ConfigError::new("DORMOUSE_URL", rule);
         if url.starts_with("https://") {
-            return Err(wrong(
-                "https:// needs TLS, which this build does not have; use http://",
-            ));
+            return Err(wrong("https:// needs TLS, which this build does not have; use http://"));
         }
         if !url.starts_with("http://") {
             return Err(wrong("must begin with http://"));
         }
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong("must be a URL"))?;
         let bearer = token.map(|token| format!("Bearer {token}").parse::<MetadataValue<Ascii>>());
-        let token = bearer
-            .transpose()
-            .map_err(|_| ConfigError::new("DORMOUSE_TOKEN", "must be visible ASCII"))?;
+        let token =
+            bearer.transpose().map_err(|_| ConfigError::new("DORMOUSE_TOKEN", "must be visible ASCII"))?;
         Ok(Self {
             endpoint: endpoint.tcp_nodelay(true),
             token: token.map(|mut token| {
@@ -180,11 +177,7 @@ impl Connection {
             *opened
         };
         let channel = self.endpoint.connect_lazy();
-        *kept = Some(Kept {
-            channel: channel.clone(),
-            number,
-            last_reply: Moment::now(),
-        });
+        *kept = Some(Kept { channel: channel.clone(), number, last_reply: Moment::now() });
         (channel, number, true)
     }
 

@@ -36,10 +36,7 @@ pub(crate) fn absorb(replica: &mut Replica, answer: v1::SyncResponse) -> Absorbe
         retry_after_ms: _,
         conditions: _,
     } = answer;
-    let mut absorbed = Absorbed {
-        members,
-        ..Absorbed::default()
-    };
+    let mut absorbed = Absorbed { members, ..Absorbed::default() };
     let mut push_result = push_result;
     // A push whose outcome nobody can know is a matter of the old identity, so it comes before a new one.
     if let Some(PushResult::PushRefused(refused)) = &push_result
@@ -111,13 +108,7 @@ pub(crate) fn outgoing(it: Outgoing<'_>, max_bytes: u32) -> (Option<v1::Push>, v
 }
 
 fn ack(it: v1::PushAck) -> Ack {
-    let v1::PushAck {
-        push_no,
-        revision,
-        as_of,
-        durability: _,
-        keys,
-    } = it;
+    let v1::PushAck { push_no, revision, as_of, durability: _, keys } = it;
     Ack {
         push_no: PushNo(push_no),
         revision: Revision(revision),
@@ -127,12 +118,7 @@ fn ack(it: v1::PushAck) -> Ack {
 }
 
 fn settled(it: &v1::Settled) -> Option<Settled> {
-    let v1::Settled {
-        push_no,
-        push_id,
-        refused,
-        revision,
-    } = it;
+    let v1::Settled { push_no, push_id, refused, revision } = it;
     let push_id = <[u8; 8]>::try_from(&push_id[..]).ok()?;
     Some(Settled {
         push_no: PushNo(*push_no),
@@ -159,11 +145,7 @@ fn refusal(it: &v1::Refusal) -> Refusal {
     Refusal {
         reason: it.reason.clone(),
         verdict: verdict(it),
-        deltas: it
-            .violations
-            .iter()
-            .filter_map(|wrong| delta_index(&wrong.field))
-            .collect(),
+        deltas: it.violations.iter().filter_map(|wrong| delta_index(&wrong.field)).collect(),
     }
 }
 
@@ -218,27 +200,18 @@ fn member(it: v1::Member) -> Option<MemberRow> {
 /// The rows of one key; `None`: of a type that this build does not know.
 pub(crate) fn key_rows(it: v1::KeyState) -> Option<KeyRows> {
     use v1::key_state::State;
-    let v1::KeyState {
-        collection,
-        key,
-        state,
-    } = it;
+    let v1::KeyState { collection, key, state } = it;
     let rows = match state? {
         State::Counter(v1::CounterState { value, total }) => Rows::Counter { value, total },
         State::Set(v1::SetState { present, removed }) => Rows::Set { present, removed },
-        State::Register(v1::RegisterState { value, stamp_ms }) => Rows::Register {
-            value: value.and_then(|value| Value::try_from(value).ok()),
-            stamp_ms,
-        },
+        State::Register(v1::RegisterState { value, stamp_ms }) => {
+            Rows::Register { value: value.and_then(|value| Value::try_from(value).ok()), stamp_ms }
+        }
         State::Flag(_) | State::Max(_) | State::Min(_) | State::Events(_) | State::Presence(_) => {
             return None;
         }
     };
-    Some(KeyRows {
-        collection,
-        key,
-        rows,
-    })
+    Some(KeyRows { collection, key, rows })
 }
 
 #[cfg(test)]
@@ -253,11 +226,8 @@ mod tests {
 
     #[test]
     fn a_reason_of_a_newer_relay_is_judged_by_its_code() {
-        let refused = |code: Code| v1::Refusal {
-            code: code as i32,
-            reason: "NEW".into(),
-            ..Default::default()
-        };
+        let refused =
+            |code: Code| v1::Refusal { code: code as i32, reason: "NEW".into(), ..Default::default() };
         assert_eq!(verdict(&refused(Code::InvalidArgument)), Verdict::Invalid);
         assert_eq!(verdict(&refused(Code::Unavailable)), Verdict::Later);
     }

@@ -15,10 +15,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub(crate) fn new(key: impl Into<String>, rule: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            rule: rule.into(),
-        }
+        Self { key: key.into(), rule: rule.into() }
     }
 
     /// The environment variable that sets it.
@@ -56,10 +53,7 @@ pub enum Reason {
 impl From<Status> for Reason {
     fn from(status: Status) -> Self {
         match status.get_details_error_info() {
-            Some(info) => Self::Refused {
-                word: info.reason,
-                message: status.message().to_owned(),
-            },
+            Some(info) => Self::Refused { word: info.reason, message: status.message().to_owned() },
             None if is_answer(&status) => Self::Refused {
                 word: status.code().description().to_owned(),
                 message: status.message().to_owned(),

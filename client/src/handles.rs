@@ -119,8 +119,7 @@ impl Counter {
     pub fn add_once(&self, id: &str, n: u64) -> Result<(), WriteError> {
         let n = signed(n)?;
         let id: OnceId = id.parse().map_err(|wrong| self.0.malformed(&wrong))?;
-        self.0
-            .write(|replica, path| replica.counter_add_once(path, id, n))
+        self.0.write(|replica, path| replica.counter_add_once(path, id, n))
     }
 
     /// Takes away the value that is seen now; what others add meanwhile survives.
@@ -158,9 +157,7 @@ impl Set {
     /// The elements that are known, sorted.
     pub fn elements(&self) -> Vec<String> {
         let owned = |elements: Vec<&str>| elements.into_iter().map(str::to_owned).collect();
-        self.0
-            .read(|replica, path| replica.set(path).map(owned))
-            .unwrap_or_default()
+        self.0.read(|replica, path| replica.set(path).map(owned)).unwrap_or_default()
     }
 
     /// Adds an element.
@@ -196,24 +193,17 @@ pub struct Register<T> {
 
 impl<T> Register<T> {
     pub(crate) fn new(invocation: Invocation<'_>, path: &str) -> Self {
-        Self {
-            place: Place::new(invocation, path),
-            content: PhantomData,
-        }
+        Self { place: Place::new(invocation, path), content: PhantomData }
     }
 
     /// The content as it is; `None`: nothing is there, or nothing is known.
     pub fn raw(&self) -> Option<Value> {
-        self.place
-            .read(|replica, path| replica.register(path).map(|value| value.cloned()))
-            .flatten()
+        self.place.read(|replica, path| replica.register(path).map(|value| value.cloned())).flatten()
     }
 
     /// Whether nothing is known: the key is not followed, or nothing was ever heard of it.
     pub fn is_unknown(&self) -> bool {
-        self.place
-            .read(|replica, path| replica.register(path).map(|_| ()))
-            .is_none()
+        self.place.read(|replica, path| replica.register(path).map(|_| ())).is_none()
     }
 
     /// Writes text or bytes as they are, for readers that expect no JSON.
@@ -235,8 +225,7 @@ impl<T> Register<T> {
     fn put(&self, value: Option<Value>) -> Result<(), WriteError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let stamp_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        self.place
-            .write(|replica, path| replica.register_set(path, value, stamp_ms))
+        self.place.write(|replica, path| replica.register_set(path, value, stamp_ms))
     }
 }
 
@@ -250,9 +239,7 @@ impl<T: DeserializeOwned> Register<T> {
             Value::Text(text) => serde_json::from_str(&text),
             Value::Data(data) => serde_json::from_slice(&data),
         });
-        parsed
-            .transpose()
-            .map_err(|wrong| WriteError::NotJson(wrong.to_string()))
+        parsed.transpose().map_err(|wrong| WriteError::NotJson(wrong.to_string()))
     }
 }
 

@@ -179,30 +179,15 @@ impl State {
     fn next(&mut self, says: &Says, quiet: bool) -> v1::sync_request::Next {
         use v1::sync_request::Next;
         let (next, sleeps) = match says {
-            Says::Leaving(reason) => (
-                Next::Leaving(v1::Leaving {
-                    reason: reason.clone(),
-                }),
-                true,
-            ),
+            Says::Leaving(reason) => (Next::Leaving(v1::Leaving { reason: reason.clone() }), true),
             Says::Asleep(number) if !self.has_others(*number) => {
                 (Next::Asleep(v1::Asleep { expected_ms: 0 }), true)
             }
             Says::Awake | Says::Asleep(_) => {
-                let except = if let Says::Asleep(number) = says {
-                    Some(*number)
-                } else {
-                    None
-                };
+                let except = if let Says::Asleep(number) = says { Some(*number) } else { None };
                 let then_asleep = quiet && self.awake.len() == 1;
                 let remaining_ms = self.remaining_ms(except);
-                (
-                    Next::Awake(v1::Awake {
-                        remaining_ms,
-                        then_asleep,
-                    }),
-                    then_asleep,
-                )
+                (Next::Awake(v1::Awake { remaining_ms, then_asleep }), then_asleep)
             }
         };
         self.announced_sleep = sleeps;
@@ -247,20 +232,14 @@ impl View {
         match (&self.failed, self.rows_left, self.complete) {
             (None, Some(rows_left), _) => Freshness::CatchingUp { rows_left },
             (None, None, Some(_)) => Freshness::Current,
-            (Some(_), _, Some(at)) => Freshness::Stale {
-                age: at.elapsed(),
-                reason: reason(),
-            },
+            (Some(_), _, Some(at)) => Freshness::Stale { age: at.elapsed(), reason: reason() },
             (_, _, None) => Freshness::Never { reason: reason() },
         }
     }
 }
 
 fn refused(refusal: &v1::Refusal) -> Reason {
-    Reason::Refused {
-        word: refusal.reason.clone(),
-        message: refusal.message.clone(),
-    }
+    Reason::Refused { word: refusal.reason.clone(), message: refusal.message.clone() }
 }
 
 #[derive(Debug)]
@@ -303,12 +282,9 @@ impl Shared {
     ) -> Result<(), Reason> {
         let used_up =
             |_| Reason::NotReached("other invocations of this process used up the budget".to_owned());
-        let _turn = tokio::time::timeout_at(ends_at, self.calling.lock())
-            .await
-            .map_err(used_up)?;
+        let _turn = tokio::time::timeout_at(ends_at, self.calling.lock()).await.map_err(used_up)?;
         loop {
-            self.sync(ends_at.saturating_duration_since(Instant::now()), says)
-                .await?;
+            self.sync(ends_at.saturating_duration_since(Instant::now()), says).await?;
             if enough(&self.state.lock()) || Instant::now() >= ends_at {
                 return Ok(());
             }
@@ -334,9 +310,9 @@ impl Shared {
         let is_open = self.with(|replica| replica.sealed().is_some());
         match &absorbed.push_refused {
             Some(refusal) if is_open => Err(refused(refusal)),
-            None if is_open && !matches!(says, Says::Awake) => Err(Reason::NotReached(
-                "the relay said nothing of the push".to_owned(),
-            )),
+            None if is_open && !matches!(says, Says::Awake) => {
+                Err(Reason::NotReached("the relay said nothing of the push".to_owned()))
+            }
             _ => Ok(()),
         }
     }
@@ -374,11 +350,7 @@ impl Shared {
                 node_id: node.map_or_else(String::new, |(id, _)| id.to_string()),
                 incarnation: node.map_or(0, |(_, incarnation)| incarnation.into()),
                 group: self.config.group.clone(),
-                tags: if tags {
-                    self.config.tags.clone()
-                } else {
-                    BTreeMap::new()
-                },
+                tags: if tags { self.config.tags.clone() } else { BTreeMap::new() },
             }),
             push,
             pull: Some(pull),

@@ -164,10 +164,7 @@ impl Relay {
     /// # Errors
     /// `NODE_UNKNOWN`, or when the relay refuses or is not reached.
     pub async fn member(&self, node_id: &str) -> Result<Member, Reason> {
-        let message = v1::GetMemberRequest {
-            namespace: self.namespace.clone(),
-            node_id: node_id.to_owned(),
-        };
+        let message = v1::GetMemberRequest { namespace: self.namespace.clone(), node_id: node_id.to_owned() };
         let answer = self
             .call(|channel, attempt| {
                 let request = attempt.request(message.clone());
@@ -206,10 +203,8 @@ impl Relay {
     /// # Errors
     /// `NODE_UNKNOWN`, or when the relay refuses or is not reached.
     pub async fn explain(&self, node_id: &str) -> Result<Explanation, Reason> {
-        let message = v1::ExplainMemberRequest {
-            namespace: self.namespace.clone(),
-            node_id: node_id.to_owned(),
-        };
+        let message =
+            v1::ExplainMemberRequest { namespace: self.namespace.clone(), node_id: node_id.to_owned() };
         let answer = self
             .call(|channel, attempt| {
                 let request = attempt.request(message.clone());
@@ -219,11 +214,7 @@ impl Relay {
         Ok(Explanation {
             member: Member::from_wire(answer.member.unwrap_or_default()),
             summary: answer.summary,
-            facts: answer
-                .facts
-                .into_iter()
-                .map(|fact| (fact.name, fact.value))
-                .collect(),
+            facts: answer.facts.into_iter().map(|fact| (fact.name, fact.value)).collect(),
         })
     }
 

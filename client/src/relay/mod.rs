@@ -130,11 +130,7 @@ impl Relay {
     /// The first variable that breaks its rule.
     pub fn from_env() -> Result<Self, ConfigError> {
         let target = Target::from_env(&process_env)?;
-        RelayBuilder {
-            target,
-            timeout: None,
-        }
-        .build()
+        RelayBuilder { target, timeout: None }.build()
     }
 
     /// A relay by settings; the environment is not read.
@@ -160,10 +156,8 @@ impl Relay {
                     async move { mailbox(channel).read(request).await }
                 })
                 .await?;
-            let reading: &mut Reading = reading.get_or_insert_with(|| Reading {
-                as_of: page.as_of,
-                keys: Vec::new(),
-            });
+            let reading: &mut Reading =
+                reading.get_or_insert_with(|| Reading { as_of: page.as_of, keys: Vec::new() });
             reading.keys.extend(page.keys.into_iter().filter_map(key_rows));
             if page.next_page_token.is_empty() {
                 return Ok(reading.clone());

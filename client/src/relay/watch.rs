@@ -16,10 +16,7 @@ pub struct Watch {
 
 impl Watch {
     pub(super) fn new(stream: Streaming<v1::WatchResponse>) -> Self {
-        Self {
-            stream,
-            token: Vec::new(),
-        }
+        Self { stream, token: Vec::new() }
     }
 
     /// The next chunk; `None`: the relay has ended the stream. A chunk without rows comes every 15 s.
@@ -70,11 +67,7 @@ impl MemberWatch {
             return Ok(None);
         };
         Ok(Some(MemberChanges {
-            events: message
-                .events
-                .into_iter()
-                .filter_map(MemberEvent::from_wire)
-                .collect(),
+            events: message.events.into_iter().filter_map(MemberEvent::from_wire).collect(),
             revision: message.revision,
             caught_up: message.caught_up,
             restart: message.restart,

@@ -83,11 +83,7 @@ impl Intent for CounterIntent {
     }
 
     fn growth(&self, later: &Self) -> usize {
-        if later.reset.is_some() {
-            0
-        } else {
-            later.once_bytes()
-        }
+        if later.reset.is_some() { 0 } else { later.once_bytes() }
     }
 
     fn then(&mut self, later: Self) {
@@ -110,11 +106,7 @@ impl Intent for CounterIntent {
         let most = i64::try_from(MAX_AMOUNT).unwrap_or(i64::MAX);
         let amount = self.amount.clamp(-most, most);
         self.amount -= amount;
-        let mut part = Self {
-            reset: self.reset.take(),
-            amount,
-            once: Vec::new(),
-        };
+        let mut part = Self { reset: self.reset.take(), amount, once: Vec::new() };
         let fitting = self
             .once
             .iter()
@@ -141,13 +133,8 @@ impl Intent for CounterIntent {
             Some(ResetIntent::Open | ResetIntent::Own) | None => None,
         };
         let something = reset.is_some() || self.amount != 0 || !self.once.is_empty();
-        something.then(|| {
-            Change::Counter(CounterDelta {
-                reset,
-                amount: self.amount,
-                once: self.once.clone(),
-            })
-        })
+        something
+            .then(|| Change::Counter(CounterDelta { reset, amount: self.amount, once: self.once.clone() }))
     }
 
     fn without_history(&mut self) -> Option<Change> {
@@ -162,16 +149,10 @@ impl Intent for CounterIntent {
     fn without_context(&mut self) -> Option<Change> {
         let reset = match self.reset.take()? {
             ResetIntent::Seen(reset) => reset,
-            ResetIntent::Open => Reset {
-                as_of: None,
-                total: 0,
-            },
+            ResetIntent::Open => Reset { as_of: None, total: 0 },
             ResetIntent::Own => return None,
         };
-        Some(Change::Counter(CounterDelta {
-            reset: Some(reset),
-            ..CounterDelta::default()
-        }))
+        Some(Change::Counter(CounterDelta { reset: Some(reset), ..CounterDelta::default() }))
     }
 
     fn without_growth(&mut self) -> Option<Change> {
@@ -190,15 +171,9 @@ impl Intent for CounterIntent {
 fn seen_reset(path: &Path, held: &HeldRows) -> Option<Reset> {
     match held.counter(path) {
         Some(row) if row.state.value == 0 => None,
-        Some(row) => Some(Reset {
-            as_of: held.context(path, Some(row.as_of)),
-            total: row.state.total?,
-        }),
+        Some(row) => Some(Reset { as_of: held.context(path, Some(row.as_of)), total: row.state.total? }),
         None if held.follows(path) => None,
-        None => Some(Reset {
-            as_of: None,
-            total: 0,
-        }),
+        None => Some(Reset { as_of: None, total: 0 }),
     }
 }
 
@@ -207,14 +182,10 @@ impl Replica {
     pub fn counter(&self, path: &Path) -> Option<i64> {
         let held = self.held.counter(path);
         let as_of = held.map(|row| row.as_of);
-        let sealed = self
-            .sealed_intent::<CounterIntent>(path)
-            .filter(|_| self.shows_sealed(path, as_of));
+        let sealed = self.sealed_intent::<CounterIntent>(path).filter(|_| self.shows_sealed(path, as_of));
         let own = sealed.into_iter().chain(self.waiting_intent(path));
         let seen = held.map(|row| row.state.value);
-        let value = own.fold(seen, |value, intent: &CounterIntent| {
-            Some(intent.over(value.unwrap_or(0)))
-        });
+        let value = own.fold(seen, |value, intent: &CounterIntent| Some(intent.over(value.unwrap_or(0))));
         match seen {
             None if self.held.knows(path) => Some(value.unwrap_or(0)),
             None if !self.held.follows(path) => None,
@@ -233,13 +204,7 @@ impl Replica {
     /// When it is above 2^48 or the outbox is full.
     pub fn counter_add(&mut self, path: &Path, amount: i64) -> Result<(), WriteError> {
         check_amount(amount)?;
-        self.say(
-            path,
-            CounterIntent {
-                amount,
-                ..CounterIntent::default()
-            },
-        )
+        self.say(path, CounterIntent { amount, ..CounterIntent::default() })
     }
 
     /// Adds an amount that counts once per id, whoever repeats it.
@@ -253,13 +218,7 @@ impl Replica {
             return Ok(());
         }
         let once = vec![Once { id, amount }];
-        self.say(
-            path,
-            CounterIntent {
-                once,
-                ..CounterIntent::default()
-            },
-        )
+        self.say(path, CounterIntent { once, ..CounterIntent::default() })
     }
 
     /// Takes away what is seen now; what others add meanwhile survives.
@@ -274,13 +233,7 @@ impl Replica {
             seen_reset(path, &self.held).map(ResetIntent::Seen)
         };
         let reset = Some(reset.unwrap_or(ResetIntent::Own));
-        self.say(
-            path,
-            CounterIntent {
-                reset,
-                ..CounterIntent::default()
-            },
-        )
+        self.say(path, CounterIntent { reset, ..CounterIntent::default() })
     }
 }
 

@@ -23,11 +23,7 @@ impl Follow {
     /// # Errors
     /// The first name that breaks its rule.
     pub fn new(names: impl IntoIterator<Item = String>) -> Result<Self, InvalidName> {
-        let mut follow = Self {
-            names: Vec::new(),
-            all: false,
-            members: false,
-        };
+        let mut follow = Self { names: Vec::new(), all: false, members: false };
         for name in names {
             match name.as_str() {
                 Self::ALL => follow.all = true,
@@ -43,11 +39,7 @@ impl Follow {
 
     /// Everything but the members' rows.
     pub fn everything() -> Self {
-        Self {
-            names: vec![Self::ALL.to_owned()],
-            all: true,
-            members: false,
-        }
+        Self { names: vec![Self::ALL.to_owned()], all: true, members: false }
     }
 
     /// As a pull lists them.

@@ -44,10 +44,7 @@ pub(super) struct Room {
 
 impl Room {
     /// A push holds at most 1,024 rows, and its encoding stays below 1 MiB.
-    pub(super) const PUSH: Self = Self {
-        rows: 1_024,
-        bytes: 1_000_000,
-    };
+    pub(super) const PUSH: Self = Self { rows: 1_024, bytes: 1_000_000 };
 
     /// Takes one row's share, if there is that much. The first row of a push always fits.
     pub(super) fn take(&mut self, rows: usize, bytes: usize) -> bool {

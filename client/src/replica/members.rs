@@ -29,11 +29,7 @@ impl HeldMembers {
     pub(super) fn put(&mut self, as_of: Revision, rows: Vec<MemberRow>) {
         let pull = self.pull;
         for row in rows {
-            let held = self.rows.entry(row.node).or_insert_with(|| Held {
-                as_of,
-                pull,
-                row: row.clone(),
-            });
+            let held = self.rows.entry(row.node).or_insert_with(|| Held { as_of, pull, row: row.clone() });
             held.pull = pull;
             if as_of >= held.as_of {
                 *held = Held { as_of, pull, row };

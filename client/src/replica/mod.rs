@@ -209,11 +209,7 @@ impl Replica {
         let pending = self.outbox.bytes() + self.sealed_bytes();
         if needed > 0 && pending + needed > self.outbox_bytes {
             let limit = self.outbox_bytes;
-            return Err(WriteError::OutboxFull {
-                pending,
-                needed,
-                limit,
-            });
+            return Err(WriteError::OutboxFull { pending, needed, limit });
         }
         self.outbox.say(path, intent);
         Ok(())
@@ -232,11 +228,7 @@ impl Replica {
     /// Whether a row that is held as of `as_of` may lack the sealed push.
     fn shows_sealed(&self, path: &Path, as_of: Option<Revision>) -> bool {
         let bound = self.sealed.as_ref().and_then(|push| push.bound);
-        bound.is_none_or(|bound| {
-            self.held
-                .context(path, as_of)
-                .is_none_or(|context| context < bound)
-        })
+        bound.is_none_or(|bound| self.held.context(path, as_of).is_none_or(|context| context < bound))
     }
 
     /// Whether a row has a delta in the sealed push, so that its context must be left open.

@@ -44,11 +44,7 @@ pub(super) struct Sayings {
 
 impl Sayings {
     pub(super) fn from_list(list: Vec<Saying>) -> Self {
-        let mut all = Self {
-            bytes: list.iter().map(Saying::bytes).sum(),
-            list,
-            places: HashMap::new(),
-        };
+        let mut all = Self { bytes: list.iter().map(Saying::bytes).sum(), list, places: HashMap::new() };
         all.number();
         all
     }
@@ -99,10 +95,7 @@ impl Sayings {
         }
         let place = (later.kind(), self.list.len());
         self.places.entry(path.clone()).or_default().push(place);
-        self.list.push(Saying {
-            path: path.clone(),
-            intent: later,
-        });
+        self.list.push(Saying { path: path.clone(), intent: later });
         self.bytes += self.list.last().map_or(0, Saying::bytes);
     }
 

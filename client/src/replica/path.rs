@@ -25,18 +25,11 @@ impl FromStr for Path {
     type Err = WriteError;
 
     fn from_str(text: &str) -> Result<Self, WriteError> {
-        let malformed = |rule: String| WriteError::Malformed {
-            path: text.to_owned(),
-            rule,
-        };
-        let (collection, key) = text
-            .split_once('/')
-            .ok_or_else(|| malformed("a path is collection/key".to_owned()))?;
+        let malformed = |rule: String| WriteError::Malformed { path: text.to_owned(), rule };
+        let (collection, key) =
+            text.split_once('/').ok_or_else(|| malformed("a path is collection/key".to_owned()))?;
         let named = |wrong: InvalidName| malformed(wrong.to_string());
-        Ok(Self {
-            collection: collection.parse().map_err(named)?,
-            key: key.parse().map_err(named)?,
-        })
+        Ok(Self { collection: collection.parse().map_err(named)?, key: key.parse().map_err(named)? })
     }
 }
 

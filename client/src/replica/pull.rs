@@ -20,10 +20,7 @@ pub struct Progress {
 impl Replica {
     /// Takes in a piece of backlog. What [`absorb_settled`](Self::absorb_settled) says of the same answer comes first.
     pub fn absorb_chunk(&mut self, chunk: Chunk) -> Progress {
-        let behind = Progress {
-            caught_up: false,
-            rows_left: chunk.rows_left,
-        };
+        let behind = Progress { caught_up: false, rows_left: chunk.rows_left };
         if let Some(restart) = chunk.restart {
             self.restart(restart, &chunk.restarted, chunk.as_of);
             // Rows were left out because their acknowledgement had arrived; but that they arrived before the restart
@@ -47,10 +44,7 @@ impl Replica {
             self.reach(&chunk.caught_up_in, chunk.as_of);
         }
         self.settle_what_arrived(chunk.as_of);
-        Progress {
-            caught_up: chunk.caught_up,
-            ..behind
-        }
+        Progress { caught_up: chunk.caught_up, ..behind }
     }
 
     fn reach(&mut self, names: &[String], at: Revision) {

@@ -118,25 +118,16 @@ impl Replica {
             }
             _ => whole(saying),
         };
-        let dropped = if saying.intent == before && !refusal.deltas.is_empty() {
-            whole(saying)
-        } else {
-            dropped
-        };
+        let dropped =
+            if saying.intent == before && !refusal.deltas.is_empty() { whole(saying) } else { dropped };
         self.report_dropped(&saying.path, dropped, &refusal.reason);
         saying.intent != before
     }
 
     pub(super) fn report_dropped(&mut self, path: &Path, dropped: Option<Change>, reason: &str) {
         self.reports.extend(dropped.map(|change| Report {
-            delta: Delta {
-                collection: path.collection.clone(),
-                key: path.key.clone(),
-                change,
-            },
-            fate: Fate::Dropped {
-                reason: reason.to_owned(),
-            },
+            delta: Delta { collection: path.collection.clone(), key: path.key.clone(), change },
+            fate: Fate::Dropped { reason: reason.to_owned() },
         }));
     }
 
@@ -202,24 +193,17 @@ fn empty<I: Intent + Default>(_: &I) -> I {
 /// The rows that a delta asked for; `None`: the relay always names them.
 fn asked_for(delta: &Delta) -> Option<KeyRows> {
     let strings = |elements: &[dormouse_proto::ids::Element]| -> Vec<String> {
-        elements
-            .iter()
-            .map(|element| element.as_str().to_owned())
-            .collect()
+        elements.iter().map(|element| element.as_str().to_owned()).collect()
     };
     let rows = match &delta.change {
         Change::Counter(_) => return None,
         Change::Set(SetDelta { add, remove }) => Rows::Set {
             present: strings(add),
-            removed: remove
-                .iter()
-                .flat_map(|remove| strings(&remove.elements))
-                .collect(),
+            removed: remove.iter().flat_map(|remove| strings(&remove.elements)).collect(),
         },
-        Change::Register(RegisterDelta { value, stamp_ms, .. }) => Rows::Register {
-            value: value.clone(),
-            stamp_ms: *stamp_ms,
-        },
+        Change::Register(RegisterDelta { value, stamp_ms, .. }) => {
+            Rows::Register { value: value.clone(), stamp_ms: *stamp_ms }
+        }
     };
     Some(KeyRows {
         collection: delta.collection.as_str().to_owned(),

@@ -167,23 +167,13 @@ impl Replica {
     ) -> Result<(), WriteError> {
         let is = value.as_ref().map_or(0, Value::len);
         if is > Value::MAX_BYTES {
-            return Err(WriteError::ValueTooLarge {
-                is,
-                limit: Value::MAX_BYTES,
-            });
+            return Err(WriteError::ValueTooLarge { is, limit: Value::MAX_BYTES });
         }
         let context = if self.own_is_under_way::<RegisterIntent>(path, |_| true) {
             Context::Open
         } else {
             Context::At(seen(path, &self.held))
         };
-        self.say(
-            path,
-            RegisterIntent(Some(Written {
-                value,
-                stamp_ms,
-                context,
-            })),
-        )
+        self.say(path, RegisterIntent(Some(Written { value, stamp_ms, context })))
     }
 }

@@ -69,9 +69,5 @@ impl SealedPush {
 /// What was said, as a delta; `None`: nothing to say.
 pub(super) fn delta_of(saying: &Saying) -> Option<Delta> {
     let change = super::intent::change_of(&saying.intent)?;
-    Some(Delta {
-        collection: saying.path.collection.clone(),
-        key: saying.path.key.clone(),
-        change,
-    })
+    Some(Delta { collection: saying.path.collection.clone(), key: saying.path.key.clone(), change })
 }

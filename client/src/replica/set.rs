@@ -87,11 +87,7 @@ impl Intent for SetIntent {
     }
 
     fn split(&mut self, room: &mut Room) -> Option<Self> {
-        let fitting = self
-            .0
-            .keys()
-            .take_while(|element| room.take(1, cost(element)))
-            .count();
+        let fitting = self.0.keys().take_while(|element| room.take(1, cost(element))).count();
         let rest = self.0.keys().nth(fitting).cloned();
         let rest = rest.map(|first| self.0.split_off(&first)).unwrap_or_default();
         let part = std::mem::replace(&mut self.0, rest);
@@ -122,9 +118,7 @@ impl Intent for SetIntent {
             }
         }
         let groups = removed.into_iter();
-        delta.remove = groups
-            .map(|(as_of, elements)| Remove { elements, as_of })
-            .collect();
+        delta.remove = groups.map(|(as_of, elements)| Remove { elements, as_of }).collect();
         (!self.0.is_empty()).then_some(Change::Set(delta))
     }
 
@@ -165,9 +159,7 @@ impl Replica {
 
     /// What own writes make of an element that is held as of `as_of`.
     fn own_element(&self, path: &Path, element: &str, as_of: Option<Revision>) -> Option<bool> {
-        let waiting = self
-            .waiting_intent::<SetIntent>(path)
-            .and_then(|set| set.get(element));
+        let waiting = self.waiting_intent::<SetIntent>(path).and_then(|set| set.get(element));
         let sealed = || {
             let sent = self.sealed_intent::<SetIntent>(path)?.get(element)?;
             self.shows_sealed(path, as_of).then_some(sent)
@@ -182,9 +174,7 @@ impl Replica {
         let has_own = self.sealed_intent::<SetIntent>(path).is_some()
             || self.waiting_intent::<SetIntent>(path).is_some();
         for (element, row) in held.into_iter().flatten() {
-            let own = has_own
-                .then(|| self.own_element(path, element.as_str(), Some(row.as_of)))
-                .flatten();
+            let own = has_own.then(|| self.own_element(path, element.as_str(), Some(row.as_of))).flatten();
             if own.unwrap_or(row.state) {
                 elements.push(element.as_str());
             }
@@ -220,14 +210,7 @@ impl Replica {
     /// When the outbox is full.
     pub fn set_remove(&mut self, path: &Path, element: Element) -> Result<(), WriteError> {
         let under_way = self.own_is_under_way::<SetIntent>(path, |set| set.get(element.as_str()).is_some());
-        let context = if under_way {
-            Context::Open
-        } else {
-            Context::At(seen(path, &element, &self.held))
-        };
-        self.say(
-            path,
-            SetIntent([(element, ElementIntent::Remove(context))].into()),
-        )
+        let context = if under_way { Context::Open } else { Context::At(seen(path, &element, &self.held)) };
+        self.say(path, SetIntent([(element, ElementIntent::Remove(context))].into()))
     }
 }

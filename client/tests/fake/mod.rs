@@ -58,11 +58,7 @@ impl Fake {
         let behind = server.local_addr().expect("an address");
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(server);
         let service = mailbox_server::MailboxServer::new(Service(Arc::clone(&script)));
-        tokio::spawn(
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming),
-        );
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
         let front = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let fake = Self {
             script,
@@ -162,10 +158,7 @@ pub fn accepted(request: &v1::SyncRequest, revision: u64) -> v1::SyncResponse {
             token: revision.to_be_bytes().to_vec().into(),
             ..Default::default()
         })),
-        members: Some(v1::MemberCounts {
-            awake: 1,
-            ..Default::default()
-        }),
+        members: Some(v1::MemberCounts { awake: 1, ..Default::default() }),
         ..Default::default()
     }
 }
@@ -210,11 +203,7 @@ impl mailbox_server::Mailbox for Service {
         let key = |name: &String| {
             let (collection, key) = name.split_once('/').expect("a path");
             let state = v1::key_state::State::Counter(v1::CounterState { value: 7, total: 7 });
-            v1::KeyState {
-                collection: collection.into(),
-                key: key.into(),
-                state: Some(state),
-            }
+            v1::KeyState { collection: collection.into(), key: key.into(), state: Some(state) }
         };
         // One key a page.
         let nth = request.page_token.parse::<usize>().unwrap_or(0);
@@ -222,11 +211,7 @@ impl mailbox_server::Mailbox for Service {
         Ok(Response::new(v1::ReadResponse {
             as_of: 50,
             keys: request.keys.iter().skip(nth).take(1).map(key).collect(),
-            next_page_token: if more {
-                (nth + 1).to_string()
-            } else {
-                String::new()
-            },
+            next_page_token: if more { (nth + 1).to_string() } else { String::new() },
             ..Default::default()
         }))
     }
@@ -235,23 +220,13 @@ impl mailbox_server::Mailbox for Service {
         if request.into_inner().request_id.is_empty() {
             return Err(Status::invalid_argument("request_id is required"));
         }
-        Ok(Response::new(v1::WriteResponse {
-            revision: 9,
-            as_of: 9,
-            ..Default::default()
-        }))
+        Ok(Response::new(v1::WriteResponse { revision: 9, as_of: 9, ..Default::default() }))
     }
 
     async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Chunks>, Status> {
-        let chunk = v1::Chunk {
-            as_of: 5,
-            token: b"t".to_vec().into(),
-            ..Default::default()
-        };
-        let message = encoded::WatchResponse {
-            chunk: Some(chunk.encode_to_vec().into()),
-            ..Default::default()
-        };
+        let chunk = v1::Chunk { as_of: 5, token: b"t".to_vec().into(), ..Default::default() };
+        let message =
+            encoded::WatchResponse { chunk: Some(chunk.encode_to_vec().into()), ..Default::default() };
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(message)))))
     }
 

@@ -27,11 +27,7 @@ pub(super) struct Source {
 
 impl Source {
     const fn hold<S>(self, state: S) -> Held<S> {
-        Held {
-            as_of: self.as_of,
-            pull: self.pull,
-            state,
-        }
+        Held { as_of: self.as_of, pull: self.pull, state }
     }
 }
 
@@ -86,10 +82,7 @@ impl HeldKey {
 
     fn put_elements(&mut self, source: Source, elements: Vec<String>, present: bool) {
         // A name that breaks its rule cannot have come from a log; skipping it is all that is left to do.
-        for element in elements
-            .into_iter()
-            .filter_map(|name| Element::try_from(name).ok())
-        {
+        for element in elements.into_iter().filter_map(|name| Element::try_from(name).ok()) {
             match self.set.entry(element) {
                 Entry::Occupied(mut row) => row.get_mut().renew(source, present),
                 Entry::Vacant(row) => {
@@ -113,17 +106,12 @@ impl HeldKey {
     /// Drops rows of which nothing is visible and that the barrier `at` speaks for.
     pub(super) fn drop_dead(&mut self, elements: &[Element], register: bool, at: Revision) {
         for element in elements {
-            if self
-                .set
-                .get(element)
-                .is_some_and(|row| !row.state && row.as_of <= at)
-            {
+            if self.set.get(element).is_some_and(|row| !row.state && row.as_of <= at) {
                 self.set.remove(element);
             }
         }
         if register {
-            self.register
-                .take_if(|row| row.state.value.is_none() && row.as_of <= at);
+            self.register.take_if(|row| row.state.value.is_none() && row.as_of <= at);
         }
     }
 

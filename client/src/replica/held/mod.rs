@@ -53,11 +53,7 @@ pub(super) struct HeldRows {
 
 impl HeldRows {
     pub(super) fn new(follow: Follow) -> Self {
-        Self {
-            follow,
-            collections: HashMap::new(),
-            barrier: Revision::ZERO,
-        }
+        Self { follow, collections: HashMap::new(), barrier: Revision::ZERO }
     }
 
     pub(super) const fn follow(&self) -> &Follow {
@@ -79,31 +75,21 @@ impl HeldRows {
         if !self.follow.covers(collection) {
             return Revision::ZERO;
         }
-        let own = self
-            .collections
-            .get(collection)
-            .map_or(Revision::ZERO, |it| it.barrier);
+        let own = self.collections.get(collection).map_or(Revision::ZERO, |it| it.barrier);
         own.max(self.barrier)
     }
 
     /// The context of a row that is held as of `as_of`; `None`: nothing is known, and nothing will be.
     pub(super) fn context(&self, path: &Path, as_of: Option<Revision>) -> Option<Revision> {
         if self.follows(path) {
-            Some(
-                as_of
-                    .unwrap_or_default()
-                    .max(self.barrier(path.collection.as_str())),
-            )
+            Some(as_of.unwrap_or_default().max(self.barrier(path.collection.as_str())))
         } else {
             as_of
         }
     }
 
     fn key(&self, path: &Path) -> Option<&HeldKey> {
-        self.collections
-            .get(path.collection.as_str())?
-            .keys
-            .get(path.key.as_str())
+        self.collections.get(path.collection.as_str())?.keys.get(path.key.as_str())
     }
 
     pub(super) fn counter(&self, path: &Path) -> Option<Held<CounterRow>> {
@@ -125,10 +111,7 @@ impl HeldRows {
             let followed = self.follow.covers(&first.collection);
             let name = first.collection.clone();
             let collection = self.collections.entry(name).or_default();
-            let source = Source {
-                as_of,
-                pull: collection.pull,
-            };
+            let source = Source { as_of, pull: collection.pull };
             let collection_name = first.collection;
             collection.put(source, followed, first.key, first.rows);
             while let Some(next) = keys.next_if(|next| next.collection == collection_name) {
@@ -140,10 +123,7 @@ impl HeldRows {
     /// Forgets what is held of a key that is not followed, because all of it has just been read again.
     pub(super) fn fetched(&mut self, path: &Path) {
         let followed = self.follows(path);
-        let collection = self
-            .collections
-            .entry(path.collection.as_str().to_owned())
-            .or_default();
+        let collection = self.collections.entry(path.collection.as_str().to_owned()).or_default();
         let key = collection.keys.entry(path.key.as_str().to_owned()).or_default();
         if !followed {
             *key = HeldKey::default();
@@ -157,8 +137,7 @@ impl HeldRows {
             return;
         }
         if !self.collections.contains_key(collection) {
-            self.collections
-                .insert(collection.to_owned(), HeldCollection::default());
+            self.collections.insert(collection.to_owned(), HeldCollection::default());
         }
         if let Some(it) = self.collections.get_mut(collection) {
             it.reach(at);
@@ -239,10 +218,6 @@ impl Dead {
             Rows::Register { value: None, .. } => (Vec::new(), true),
             _ => return None,
         };
-        Some(Self {
-            key: key.to_owned(),
-            elements,
-            register,
-        })
+        Some(Self { key: key.to_owned(), elements, register })
     }
 }

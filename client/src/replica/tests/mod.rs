@@ -37,29 +37,16 @@ fn caught_up(at: u64, keys: Vec<KeyRows>) -> Replica {
 }
 
 fn chunk(at: u64, caught_up: bool, keys: Vec<KeyRows>) -> Chunk {
-    Chunk {
-        as_of: Revision(at),
-        caught_up,
-        token: at.to_be_bytes().to_vec(),
-        keys,
-        ..Chunk::default()
-    }
+    Chunk { as_of: Revision(at), caught_up, token: at.to_be_bytes().to_vec(), keys, ..Chunk::default() }
 }
 
 fn restarting(restart: Restart, chunk: Chunk) -> Chunk {
-    Chunk {
-        restart: Some(restart),
-        ..chunk
-    }
+    Chunk { restart: Some(restart), ..chunk }
 }
 
 fn rows(at: &str, rows: Rows) -> KeyRows {
     let path = path(at);
-    KeyRows {
-        collection: path.collection.into(),
-        key: path.key.into(),
-        rows,
-    }
+    KeyRows { collection: path.collection.into(), key: path.key.into(), rows }
 }
 
 fn counter(at: &str, value: i64, total: i64) -> KeyRows {
@@ -68,13 +55,7 @@ fn counter(at: &str, value: i64, total: i64) -> KeyRows {
 
 fn set(at: &str, present: &[&str], removed: &[&str]) -> KeyRows {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    rows(
-        at,
-        Rows::Set {
-            present: owned(present),
-            removed: owned(removed),
-        },
-    )
+    rows(at, Rows::Set { present: owned(present), removed: owned(removed) })
 }
 
 fn register(at: &str, value: Option<&str>, stamp_ms: u64) -> KeyRows {
@@ -91,28 +72,15 @@ fn send(replica: &mut Replica) -> (PushNo, Vec<Delta>) {
 }
 
 fn ack(push_no: PushNo, revision: u64, keys: Vec<KeyRows>) -> Ack {
-    Ack {
-        push_no,
-        revision: Revision(revision),
-        as_of: Revision(revision),
-        keys,
-    }
+    Ack { push_no, revision: Revision(revision), as_of: Revision(revision), keys }
 }
 
 fn refusal(reason: &str, verdict: Verdict, deltas: &[usize]) -> Refusal {
-    Refusal {
-        reason: reason.to_owned(),
-        verdict,
-        deltas: deltas.to_vec(),
-    }
+    Refusal { reason: reason.to_owned(), verdict, deltas: deltas.to_vec() }
 }
 
 fn settled(push_no: PushNo, bound: Option<u64>) -> Settled {
-    Settled {
-        push_no,
-        push_id: PushId(7),
-        bound: bound.map(Revision),
-    }
+    Settled { push_no, push_id: PushId(7), bound: bound.map(Revision) }
 }
 
 fn lease(replica: &mut Replica, admission: Admission, node: u64) {

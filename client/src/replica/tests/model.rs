@@ -33,17 +33,8 @@ impl Relay {
             self.last[node] = (push_no, self.revision);
             deltas.iter().for_each(|delta| self.bind(delta));
         }
-        let touched = self
-            .rows
-            .iter()
-            .map(|(name, (_, state))| shown(name, state))
-            .collect();
-        Ack {
-            push_no,
-            revision: Revision(self.last[node].1),
-            as_of: Revision(self.revision),
-            keys: touched,
-        }
+        let touched = self.rows.iter().map(|(name, (_, state))| shown(name, state)).collect();
+        Ack { push_no, revision: Revision(self.last[node].1), as_of: Revision(self.revision), keys: touched }
     }
 
     fn change(&mut self, name: &str, new: State, change: impl FnOnce(&mut State)) {
@@ -62,10 +53,8 @@ impl Relay {
                 }
             }),
             Change::Set(set) => {
-                for (remove, element) in set
-                    .remove
-                    .iter()
-                    .flat_map(|it| it.elements.iter().map(move |e| (it, e)))
+                for (remove, element) in
+                    set.remove.iter().flat_map(|it| it.elements.iter().map(move |e| (it, e)))
                 {
                     self.change(element.as_str(), State::Element(SetElement::default()), |state| {
                         if let State::Element(row) = state {
@@ -92,12 +81,7 @@ impl Relay {
 
     fn collect(&mut self) {
         let dead = |state: &State| matches!(state, State::Element(row) if !row.is_present());
-        let gone = self
-            .rows
-            .values()
-            .filter(|(_, state)| dead(state))
-            .map(|(chg, _)| *chg)
-            .max();
+        let gone = self.rows.values().filter(|(_, state)| dead(state)).map(|(chg, _)| *chg).max();
         self.floor = self.floor.max(gone.unwrap_or(0));
         self.rows.retain(|_, (_, state)| !dead(state));
     }
@@ -105,10 +89,7 @@ impl Relay {
     /// The token is the cursor, and the start of the first or fresh pull while that lasts.
     fn pull(&self, outgoing: &OutgoingPull<'_>, most: usize) -> Chunk {
         let word = |nth: usize| {
-            outgoing
-                .token
-                .get(nth * 8..nth * 8 + 8)
-                .map(|b| u64::from_be_bytes(b.try_into().expect("8")))
+            outgoing.token.get(nth * 8..nth * 8 + 8).map(|b| u64::from_be_bytes(b.try_into().expect("8")))
         };
         let (mut cursor, mut boot) = (word(0).unwrap_or(0), word(1).unwrap_or(u64::MAX));
         if outgoing.token.is_empty() {
@@ -122,36 +103,21 @@ impl Relay {
             let dead = matches!(state, State::Element(row) if !row.is_present());
             (boot < u64::MAX && dead && chg <= boot) || outgoing.acked.contains(&Revision(chg))
         };
-        let mut owed: Vec<_> = self
-            .rows
-            .iter()
-            .filter(|(_, (chg, state))| *chg > cursor && !skipped(*chg, state))
-            .collect();
+        let mut owed: Vec<_> =
+            self.rows.iter().filter(|(_, (chg, state))| *chg > cursor && !skipped(*chg, state)).collect();
         owed.sort_by_key(|(_, (chg, _))| *chg);
         let mut cut = most.min(owed.len());
         while cut > 0 && cut < owed.len() && owed[cut].1.0 == owed[cut - 1].1.0 {
             cut += 1;
         }
         let caught_up = cut == owed.len();
-        let token = if caught_up {
-            self.revision
-        } else {
-            owed[cut - 1].1.0
-        }
-        .to_be_bytes();
+        let token = if caught_up { self.revision } else { owed[cut - 1].1.0 }.to_be_bytes();
         Chunk {
             as_of: Revision(self.revision),
             caught_up,
-            token: if caught_up {
-                token.to_vec()
-            } else {
-                [token, boot.to_be_bytes()].concat()
-            },
+            token: if caught_up { token.to_vec() } else { [token, boot.to_be_bytes()].concat() },
             restart: restart.then_some(Restart::Compacted),
-            keys: owed[..cut]
-                .iter()
-                .map(|(name, (_, state))| shown(name, state))
-                .collect(),
+            keys: owed[..cut].iter().map(|(name, (_, state))| shown(name, state)).collect(),
             ..Chunk::default()
         }
     }
@@ -162,13 +128,9 @@ fn shown(name: &str, state: &State) -> KeyRows {
         State::Counter(value) => counter("a/c", *value, *value),
         State::Element(row) if row.is_present() => set("a/s", &[name], &[]),
         State::Element(_) => set("a/s", &[], &[name]),
-        State::Register(row) => rows(
-            "a/r",
-            Rows::Register {
-                value: row.value.clone(),
-                stamp_ms: row.stamp_ms,
-            },
-        ),
+        State::Register(row) => {
+            rows("a/r", Rows::Register { value: row.value.clone(), stamp_ms: row.stamp_ms })
+        }
     }
 }
 
@@ -200,13 +162,11 @@ fn run(relay: &mut Relay, nodes: &mut [Replica; 2], node: usize, step: &Step) {
     let it = &mut nodes[node];
     match step {
         Step::Add(nth) => it.set_add(&path("a/s"), element(ELEMENTS[*nth])).expect("fits"),
-        Step::Remove(nth) => it
-            .set_remove(&path("a/s"), element(ELEMENTS[*nth]))
-            .expect("fits"),
+        Step::Remove(nth) => it.set_remove(&path("a/s"), element(ELEMENTS[*nth])).expect("fits"),
         Step::Count(amount) => it.counter_add(&path("a/c"), *amount).expect("fits"),
-        Step::Write(stamp) => it
-            .register_set(&path("a/r"), Some(text(&format!("{node}:{stamp}"))), *stamp)
-            .expect("fits"),
+        Step::Write(stamp) => {
+            it.register_set(&path("a/r"), Some(text(&format!("{node}:{stamp}"))), *stamp).expect("fits")
+        }
         Step::Push(there, back) => {
             it.seal(PushId(7));
             let Some(push) = it.outgoing().push.filter(|_| *there) else {
@@ -234,27 +194,11 @@ fn views(relay: &Relay, node: &Replica) -> [(i64, Vec<String>, Option<Value>); 2
     let held = |name: &str| relay.rows.get(name).map(|(_, state)| state.clone());
     let there = |name: &&str| matches!(held(name), Some(State::Element(row)) if row.is_present());
     let truth = (
-        if let Some(State::Counter(value)) = held("c") {
-            value
-        } else {
-            0
-        },
-        ELEMENTS
-            .iter()
-            .filter(|name| there(name))
-            .map(ToString::to_string)
-            .collect(),
-        if let Some(State::Register(row)) = held("r") {
-            row.value
-        } else {
-            None
-        },
+        if let Some(State::Counter(value)) = held("c") { value } else { 0 },
+        ELEMENTS.iter().filter(|name| there(name)).map(ToString::to_string).collect(),
+        if let Some(State::Register(row)) = held("r") { row.value } else { None },
     );
-    let elements = node
-        .set(&path("a/s"))
-        .expect("caught up")
-        .into_iter()
-        .map(str::to_owned);
+    let elements = node.set(&path("a/s")).expect("caught up").into_iter().map(str::to_owned);
     let shown = (
         node.counter(&path("a/c")).expect("caught up"),
         elements.collect(),

@@ -60,10 +60,7 @@ fn a_push_is_settled_by_its_fate_and_a_barrier_and_not_by_a_cursor_alone() {
     let (push_no, _) = send(&mut it); // bound at 6, its answer is lost
     it.absorb_settled(settled(push_no, Some(6)));
     it.absorb_chunk(chunk(9, false, vec![]));
-    assert!(
-        it.sealed().is_some(),
-        "the row may have moved up and still be on its way"
-    );
+    assert!(it.sealed().is_some(), "the row may have moved up and still be on its way");
     assert_eq!(it.counter(&path("a/c")), Some(2));
     it.absorb_settled(settled(push_no, Some(6)));
     it.absorb_chunk(chunk(9, true, vec![counter("a/c", 12, 12)]));
@@ -106,26 +103,15 @@ fn named_deltas_are_dropped_and_reported_and_the_rest_is_sealed_under_the_next_n
     it.counter_add(&path("a/good"), 1).expect("fits");
     it.counter_add(&path("a/bad"), 1).expect("fits");
     let (first, deltas) = send(&mut it);
-    let bad = deltas
-        .iter()
-        .position(|delta| delta.key.as_str() == "bad")
-        .expect("there");
+    let bad = deltas.iter().position(|delta| delta.key.as_str() == "bad").expect("there");
     it.absorb_refusal(&refusal("FIELD_INVALID", Verdict::Invalid, &[bad]));
     assert_eq!(it.counter(&path("a/bad")), Some(0), "the overlay goes");
     let reports = it.take_reports();
     assert_eq!((reports.len(), reports[0].delta.key.as_str()), (1, "bad"));
-    assert_eq!(
-        reports[0].fate,
-        Fate::Dropped {
-            reason: "FIELD_INVALID".into()
-        }
-    );
+    assert_eq!(reports[0].fate, Fate::Dropped { reason: "FIELD_INVALID".into() });
     assert!(it.take_reports().is_empty(), "told once");
     let (second, rest) = send(&mut it);
-    assert_eq!(
-        (second.0, rest.len(), rest[0].key.as_str()),
-        (first.0 + 1, 1, "good")
-    );
+    assert_eq!((second.0, rest.len(), rest[0].key.as_str()), (first.0 + 1, 1, "good"));
 }
 
 #[test]
@@ -148,11 +134,7 @@ fn a_stale_push_says_its_values_again_without_context_and_reports_its_removals()
         }
     }
     it.absorb_refusal(&refusal("STALE", Verdict::Stale, &[2]));
-    assert_eq!(
-        it.take_reports().len(),
-        1,
-        "what claims to have seen nothing cannot be said with less"
-    );
+    assert_eq!(it.take_reports().len(), 1, "what claims to have seen nothing cannot be said with less");
     let (_, deltas) = send(&mut it);
     assert_eq!(deltas.len(), 2);
 }
@@ -189,11 +171,7 @@ fn a_forked_node_seals_its_push_anew() {
     let (first, _) = send(&mut it);
     lease(&mut it, Admission::Forked, 2);
     assert!(it.sealed().is_none());
-    assert_eq!(
-        it.counter(&path("a/c")),
-        Some(1),
-        "it is certainly not bound, so it is still said"
-    );
+    assert_eq!(it.counter(&path("a/c")), Some(1), "it is certainly not bound, so it is still said");
     it.seal(PushId(8));
     let push = it.outgoing().push.expect("sealed anew");
     assert!((push.push_no, push.push_id) != (first, PushId(7)) && !push.retried);
@@ -219,11 +197,8 @@ fn a_forgotten_node_reports_what_it_had_sent_and_repeats_only_what_says_the_same
     send(&mut it);
     send(&mut it);
     lease(&mut it, Admission::Forgotten, 2);
-    let fates: Vec<_> = it
-        .take_reports()
-        .into_iter()
-        .map(|report| (report.delta.key.to_string(), report.fate))
-        .collect();
+    let fates: Vec<_> =
+        it.take_reports().into_iter().map(|report| (report.delta.key.to_string(), report.fate)).collect();
     assert_eq!(
         fates,
         [

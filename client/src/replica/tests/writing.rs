@@ -4,14 +4,8 @@ use super::*;
 
 #[test]
 fn own_writes_are_visible_at_once() {
-    let mut it = caught_up(
-        5,
-        vec![
-            counter("a/c", 3, 3),
-            set("a/s", &["x"], &[]),
-            register("a/r", Some("1"), 9),
-        ],
-    );
+    let mut it =
+        caught_up(5, vec![counter("a/c", 3, 3), set("a/s", &["x"], &[]), register("a/r", Some("1"), 9)]);
     it.counter_add(&path("a/c"), 2).expect("fits");
     it.set_add(&path("a/s"), element("y")).expect("fits");
     it.set_remove(&path("a/s"), element("x")).expect("fits");
@@ -48,11 +42,7 @@ fn a_key_that_is_not_followed_or_was_never_heard_of_reads_as_nothing() {
 fn a_key_that_was_fetched_is_known_without_being_followed() {
     let mut it = Replica::new(Follow::new([]).expect("nothing"), 1 << 20);
     let names = [path("b/c"), path("b/s"), path("b/none")];
-    it.absorb_read(
-        Revision(4),
-        &names,
-        vec![counter("b/c", 2, 2), set("b/s", &["x", "y"], &[])],
-    );
+    it.absorb_read(Revision(4), &names, vec![counter("b/c", 2, 2), set("b/s", &["x", "y"], &[])]);
     assert_eq!(it.counter(&path("b/c")), Some(2));
     assert_eq!(it.counter(&path("b/none")), Some(0));
     it.absorb_read(Revision(5), &names, vec![set("b/s", &["y"], &[])]);
@@ -76,11 +66,7 @@ fn writes_of_one_row_coalesce_into_one_delta() {
     assert_eq!(it.pending().deltas, 4);
     let (_, deltas) = send(&mut it);
     assert_eq!(deltas.len(), 3);
-    assert_eq!(
-        it.pending().deltas,
-        4,
-        "what is under way still waits for its fate"
-    );
+    assert_eq!(it.pending().deltas, 4, "what is under way still waits for its fate");
 }
 
 #[test]
@@ -93,14 +79,9 @@ fn a_reset_takes_away_what_is_seen_and_what_waits() {
     it.counter_add(&path("a/own"), 1).expect("fits");
     it.counter_reset(&path("a/own")).expect("fits");
     let (_, deltas) = send(&mut it);
-    let Change::Counter(change) = &deltas[0].change else {
-        panic!("a counter")
-    };
+    let Change::Counter(change) = &deltas[0].change else { panic!("a counter") };
     let reset = change.reset.expect("a reset");
-    assert_eq!(
-        (reset.as_of, reset.total, change.amount),
-        (Some(Revision(5)), 9, 1)
-    );
+    assert_eq!((reset.as_of, reset.total, change.amount), (Some(Revision(5)), 9, 1));
     assert_eq!(deltas.len(), 1, "a reset of what was never sent says nothing");
 }
 
@@ -115,8 +96,7 @@ fn a_full_outbox_refuses_with_its_limit_and_drops_nothing() {
     let message = refused.expect_err("full").to_string();
     assert!(message.contains("the limit is 200"), "{message}");
     assert_eq!(it.pending(), before);
-    it.set_remove(&path("a/s"), element("x"))
-        .expect("coalesces, so it needs no room");
+    it.set_remove(&path("a/s"), element("x")).expect("coalesces, so it needs no room");
 }
 
 #[test]
