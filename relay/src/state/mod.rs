@@ -19,6 +19,8 @@ mod push;
 mod rows;
 mod segments;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::collections::{BTreeMap, VecDeque};
