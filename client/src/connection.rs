@@ -144,8 +144,8 @@ impl Connection {
                 (false, false) => (left / 2).min(FIRST_ATTEMPT),
             };
             let token = self.token.clone();
-            let sent = tokio::time::timeout(timeout, send(channel, Attempt { timeout, token })).await;
-            let status = match sent {
+            let outcome = tokio::time::timeout(timeout, send(channel, Attempt { timeout, token })).await;
+            let status = match outcome {
                 Ok(Ok(answer)) => {
                     self.heard(number);
                     return Ok(answer.into_inner());

@@ -205,7 +205,7 @@ impl<T> Register<T> {
     /// The content as it is; `None`: nothing is there, or nothing is known.
     pub fn raw(&self) -> Option<Value> {
         self.place
-            .read(|replica, path| replica.register(path).map(|value| value.cloned()))
+            .read(|replica, path| replica.register(path).map(Option::<&Value>::cloned))
             .flatten()
     }
 

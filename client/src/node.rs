@@ -366,7 +366,7 @@ impl Shared {
         let max_bytes = if matches!(says, Says::Awake) { 0 } else { 16 << 10 };
         let node = state.replica.node();
         let tags = state.send_tags || node.is_none();
-        let (push, pull, head) = outgoing(state.replica.outgoing(), max_bytes);
+        let (push, pull, head) = outgoing(&state.replica.outgoing(), max_bytes);
         v1::SyncRequest {
             namespace: self.config.namespace.clone(),
             node: Some(v1::NodeIdentity {

@@ -31,7 +31,9 @@ impl Relay {
         self.revision += 1;
         if self.last[node].0 < push_no {
             self.last[node] = (push_no, self.revision);
-            deltas.iter().for_each(|delta| self.bind(delta));
+            for delta in deltas {
+                self.bind(delta);
+            }
         }
         let touched = self
             .rows
