@@ -12,6 +12,7 @@ use dormouse_proto::wire::v1::{self, mailbox_client::MailboxClient};
 use tokio::time::Instant;
 
 use crate::{
+    connection::Budget,
     convert::key_rows,
     error::{Reason, Stale},
     handles::{Counter, Invocation, Register, Set},
@@ -293,7 +294,7 @@ impl Awake {
                     client.read(request).await
                 }
             };
-            let page = self.shared.connection.call(left, send).await?;
+            let page = self.shared.connection.call(Budget::new(left), send).await?;
             as_of = as_of.min(page.as_of);
             keys.extend(page.keys.into_iter().filter_map(key_rows));
             if page.next_page_token.is_empty() {

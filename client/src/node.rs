@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::{
     awake::{Awake, Deadline, Durability, Freshness},
     config::{NodeBuilder, NodeConfig, process_env},
-    connection::{ANSWER_MAX, Connection, Moment},
+    connection::{ANSWER_MAX, Attempt, Budget, Connection, Moment},
     convert::{Absorbed, absorb, outgoing},
     error::{ConfigError, Reason},
     replica::{Replica, WriteError, message::Report},
@@ -263,6 +263,10 @@ fn refused(refusal: &v1::Refusal) -> Reason {
     }
 }
 
+fn left(ends_at: Instant) -> Duration {
+    ends_at.saturating_duration_since(Instant::now())
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: NodeConfig,
@@ -306,22 +310,28 @@ impl Shared {
         let _turn = tokio::time::timeout_at(ends_at, self.calling.lock())
             .await
             .map_err(used_up)?;
-        loop {
-            self.sync(ends_at.saturating_duration_since(Instant::now()), says)
-                .await?;
-            if enough(&self.state.lock()) || Instant::now() >= ends_at {
-                return Ok(());
+        self.sync(Budget::new(left(ends_at)), says).await?;
+        while !enough(&self.state.lock()) {
+            let left = left(ends_at);
+            if left.is_zero() {
+                break;
+            }
+            match self.sync(Budget::on_proven_channel(left), says).await {
+                // What has arrived counts, and how much is missing is known.
+                Err(Reason::NotReached(_)) if matches!(says, Says::Awake) => break,
+                result => result?,
             }
         }
+        Ok(())
     }
 
     /// One round trip.
-    async fn sync(&self, budget: Duration, says: &Says) -> Result<(), Reason> {
+    async fn sync(&self, budget: Budget, says: &Says) -> Result<(), Reason> {
         self.draw_identity()?;
         let drawn = || getrandom::u64().map_err(|_| Reason::NoRandomness);
         let (call_id, push_id) = (CallId(drawn()?), PushId(drawn()?));
         let asked_at = Moment::now();
-        let send = |channel, attempt: crate::connection::Attempt| {
+        let send = |channel, attempt: Attempt| {
             let request = attempt.request(self.request(says, call_id, push_id));
             async move {
                 let client = MailboxClient::new(channel);

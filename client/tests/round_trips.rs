@@ -243,6 +243,10 @@ async fn chunk_after_chunk_is_pulled_until_the_view_is_complete() {
         .map(|it| it.pull.expect("a pull").token.len())
         .collect();
     assert_eq!(tokens, [0, 8, 8]);
+    fake.then([piece(9), Act::Hang]);
+    let short = node.wake(Duration::from_secs(1)).await;
+    assert_eq!(short.freshness(), Freshness::CatchingUp { rows_left: 9 });
+    assert!(short.require(TIME).is_ok(), "it was complete a moment ago");
     fake.then([piece(9), Act::Fail(Status::invalid_argument("no"))]);
     assert!(matches!(
         node.wake(TIME).await.freshness(),
