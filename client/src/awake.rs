@@ -17,11 +17,12 @@ use crate::{
     error::{Reason, Stale},
     handles::{Counter, Invocation, Register, Set},
     members::Members,
-    node::{Says, Shared, State},
+    node::Shared,
     replica::{
         Path, Pending,
         message::{KeyRows, Report},
     },
+    state::{Says, State},
 };
 
 /// When an invocation ends, if that is known. From a `SystemTime` or the `Duration` that is left; one in the past or of

@@ -55,6 +55,7 @@ mod members;
 mod node;
 mod relay;
 pub mod replica;
+mod state;
 
 pub use awake::{Awake, Deadline, Durability, Freshness, InboxMessage, Slept};
 pub use config::NodeBuilder;
