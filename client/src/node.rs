@@ -54,7 +54,7 @@ impl Node {
     /// Begins an invocation: joins or renews, pushes what waits, pulls what was missed, chunk after chunk, until the
     /// view is complete or the budget used up: at most 500 ms and at most a fifth of what is left.
     ///
-    /// Never fails. At worst the view is [`Freshness::Stale`](crate::Freshness::Stale) or [`Freshness::Never`](crate::Freshness::Never), and
+    /// Never fails. At worst the view is [`Stale`](crate::Freshness::Stale) or [`Never`](crate::Freshness::Never), and
     /// [`require`](Awake::require) makes an error of that. Takes a `SystemTime`, or the `Duration` that is left; one
     /// in the past or of zero means "unknown". Many invocations may overlap.
     pub async fn wake(&self, deadline: impl Into<Deadline>) -> Awake {
