@@ -12,15 +12,17 @@ use dormouse_proto::wire::v1::{self, mailbox_client::MailboxClient};
 use tokio::time::Instant;
 
 use crate::{
+    connection::Budget,
     convert::key_rows,
     error::{Reason, Stale},
     handles::{Counter, Invocation, Register, Set},
     members::Members,
-    node::{Says, Shared, State},
+    node::Shared,
     replica::{
         Path, Pending,
         message::{KeyRows, Report},
     },
+    state::{Says, State},
 };
 
 /// When an invocation ends, if that is known. From a `SystemTime` or the `Duration` that is left; one in the past or of
@@ -282,7 +284,7 @@ impl Awake {
                     client.read(request).await
                 }
             };
-            let page = self.shared.connection.call(left, send).await?;
+            let page = self.shared.connection.call(Budget::new(left), send).await?;
             as_of = as_of.min(page.as_of);
             keys.extend(page.keys.into_iter().filter_map(key_rows));
             if page.next_page_token.is_empty() {

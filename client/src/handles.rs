@@ -198,7 +198,7 @@ impl<T> Register<T> {
 
     /// The content as it is; `None`: nothing is there, or nothing is known.
     pub fn raw(&self) -> Option<Value> {
-        self.place.read(|replica, path| replica.register(path).map(|value| value.cloned())).flatten()
+        self.place.read(|replica, path| replica.register(path).map(Option::<&Value>::cloned)).flatten()
     }
 
     /// Whether nothing is known: the key is not followed, or nothing was ever heard of it.

@@ -55,10 +55,14 @@ mod members;
 mod node;
 mod relay;
 pub mod replica;
+mod state;
 
 pub use awake::{Awake, Deadline, Durability, Freshness, InboxMessage, Slept};
 pub use config::NodeBuilder;
-pub use dormouse_proto::lattice::Value;
+pub use dormouse_proto::{
+    ids::{Element, OnceId},
+    lattice::{Change, Delta, Value},
+};
 pub use error::{ConfigError, Reason, Stale};
 pub use handles::{Counter, Register, Set};
 pub use members::{MemberName, Members};
@@ -67,4 +71,7 @@ pub use relay::{
     Explanation, GoneReason, Member, MemberChanges, MemberCount, MemberEvent, MemberFilter, MemberState,
     MemberWatch, Reading, Relay, RelayBuilder, RelayInfo, Watch, Written,
 };
-pub use replica::{Path, Pending, WriteError, message::Report};
+pub use replica::{
+    Path, Pending, WriteError,
+    message::{Chunk, Fate, KeyRows, Report, Rows},
+};

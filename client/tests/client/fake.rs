@@ -22,7 +22,7 @@ use tokio::{
 use tonic::{Request, Response, Status};
 
 /// What the relay does with one request.
-pub enum Act {
+pub(crate) enum Act {
     /// Answers with this.
     Say(Box<v1::SyncResponse>),
     /// Fails.
@@ -41,9 +41,9 @@ struct Script {
 
 /// The relay and the network in front of it.
 #[derive(Clone)]
-pub struct Fake {
+pub(crate) struct Fake {
     script: Arc<Mutex<Script>>,
-    pub url: String,
+    pub(crate) url: String,
     connections: Arc<AtomicUsize>,
     /// Raised to end what is open.
     cut: watch::Sender<usize>,
@@ -52,7 +52,7 @@ pub struct Fake {
 }
 
 impl Fake {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let script = Arc::new(Mutex::new(Script::default()));
         let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let behind = server.local_addr().expect("an address");
@@ -89,30 +89,30 @@ impl Fake {
     }
 
     /// What the next requests get; afterwards everything is accepted again.
-    pub fn then(&self, acts: impl IntoIterator<Item = Act>) {
+    pub(crate) fn then(&self, acts: impl IntoIterator<Item = Act>) {
         self.script.lock().acts.extend(acts);
     }
 
     /// Every request that has arrived.
-    pub fn seen(&self) -> Vec<v1::SyncRequest> {
+    pub(crate) fn seen(&self) -> Vec<v1::SyncRequest> {
         self.script.lock().seen.clone()
     }
 
-    pub fn tokens(&self) -> Vec<Option<String>> {
+    pub(crate) fn tokens(&self) -> Vec<Option<String>> {
         self.script.lock().tokens.clone()
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
     /// Closes what is open, as a relay that restarts does.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cut.send_modify(|cuts| *cuts += 1);
     }
 
     /// What is open swallows everything, as a load balancer does that forgot a connection. New ones are well.
-    pub fn swallow(&self) {
+    pub(crate) fn swallow(&self) {
         let fresh = Arc::default();
         std::mem::replace(&mut *self.hole.lock(), fresh).store(true, Ordering::SeqCst);
     }
@@ -132,7 +132,7 @@ async fn forward(
 }
 
 /// A lease, an acknowledgement of what was pushed, and a chunk that is caught up.
-pub fn accepted(request: &v1::SyncRequest, revision: u64) -> v1::SyncResponse {
+pub(crate) fn accepted(request: &v1::SyncRequest, revision: u64) -> v1::SyncResponse {
     use v1::sync_response::{PullResult, PushResult};
     let pushed = request.push.as_ref().map(|push| {
         PushResult::Pushed(v1::PushAck {
