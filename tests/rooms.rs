@@ -133,11 +133,11 @@ fn from_a_crate(named: &Named, crates: &[String]) -> bool {
 fn may_import(room: &Room, named: &Named) -> bool {
     let path = named.path.trim_end_matches("::*");
     let allowed = room.may.iter().any(|above| is_below(path, above)) || is_below(path, &own(room));
-    let denied = |never: &&str| {
+    let denied = |never: &str| {
         // `use std::time` would let `time::Instant` in behind the back of this test.
         is_below(path, never) || (named.imported && is_below(never, path))
     };
-    allowed && !room.never.iter().any(|never| denied(&never))
+    allowed && !room.never.iter().any(|never| denied(never))
 }
 
 fn clock_readers(rooms: &[&str], sources: &[Source]) -> Vec<String> {

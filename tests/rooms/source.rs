@@ -38,7 +38,9 @@ pub(crate) fn top() -> PathBuf {
 pub(crate) fn sources(folders: &[&str]) -> Vec<Source> {
     let top = top();
     let mut files = Vec::new();
-    folders.iter().for_each(|folder| collect(&top.join(folder), &mut files));
+    for folder in folders {
+        collect(&top.join(folder), &mut files);
+    }
     files.sort();
     let mut sources = Vec::new();
     for path in files {
