@@ -1,4 +1,10 @@
-//! The relay of Dormouse.
+//! The relay of Dormouse: mailboxes and leases for functions that sleep.
+//!
+//! In reading order: [`state`] is the fold of the log, a pure function of its records. [`log`] is where the records lie.
+//! [`sequencer`] is the only writer to both. [`liveness`] says, purely, what silence means; [`keeper`] is the shell
+//! around it. [`grpc`] decodes, asks and encodes. [`relay`] puts them together; [`clock`] alone reads the clock.
+//!
+//! `ARCHITECTURE.md` has the whole picture.
 
 pub mod admin;
 pub mod clock;

@@ -3,7 +3,7 @@
 //! Each part has its own result. A refused push costs neither the lease nor the backlog, an accepted one is seen by the
 //! pull, and any retry of the whole call, at any relay, is harmless.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use dormouse_proto::{
@@ -57,6 +57,8 @@ pub(super) struct Sync<'a> {
     namespace: Namespace,
     activity: Activity,
     until: Instant,
+    /// What the rows of this call's acknowledgement are as of.
+    acked_at: OnceLock<Revision>,
 }
 
 impl<'a> Sync<'a> {
@@ -73,7 +75,14 @@ impl<'a> Sync<'a> {
             }
             Intent::Asleep { .. } => Activity::Asleep,
         };
-        Self { service, call, namespace, activity, until: Instant::now() + patience }
+        Self {
+            service,
+            call,
+            namespace,
+            activity,
+            until: Instant::now() + patience,
+            acked_at: OnceLock::new(),
+        }
     }
 
     fn patience(&self) -> Duration {
@@ -431,6 +440,7 @@ impl<'a> Sync<'a> {
         match verdict {
             PushVerdict::Bound { revision, .. } => {
                 answer.pushed = Some(self.ack(push, *revision, &outcome));
+                let _ = self.acked_at.set(outcome.revision);
                 Ok(Some(applied))
             }
             PushVerdict::Refused(refused) => {
@@ -470,6 +480,13 @@ impl<'a> Sync<'a> {
 
     // ---- the pull ----
 
+    /// A first pull begins where the node's oldest row is from, and that may be this call's acknowledgement: what dies
+    /// between the two must be told.
+    fn begun(&self, request: PullRequest) -> PullRequest {
+        let oldest = request.held_since.into_iter().chain(self.acked_at.get().copied()).min();
+        PullRequest { held_since: oldest, ..request }
+    }
+
     /// Chunk, counts and the fate of the last push, all from one view.
     async fn pull(
         &self,
@@ -478,7 +495,7 @@ impl<'a> Sync<'a> {
         answer: &mut encoded::SyncResponse,
     ) {
         let request = match pull {
-            Some(Ok(request)) => Some(request),
+            Some(Ok(request)) => Some(self.begun(request)),
             Some(Err(violations)) => {
                 answer.pull_refused = Some(self.refuse(violations.into()));
                 None

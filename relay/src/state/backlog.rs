@@ -140,7 +140,8 @@ struct Walk<'a> {
     fold: &'a Fold,
     state: &'a NamespaceState,
     as_of: Revision,
-    places: Vec<(usize, Place)>,
+    /// Where the reader is in each collection, and whether it starts over there with this chunk.
+    places: Vec<(usize, Place, bool)>,
     chunk: Chunk,
     budget: usize,
 }
@@ -177,27 +178,27 @@ impl<'a> Walk<'a> {
         };
         let held_since = pull.held_since.filter(|_| restart.is_none());
         for number in followed(state, pull) {
-            let place = walk.place(number, token, held_since);
-            walk.places.push((number, place));
+            let (place, restarts) = walk.place(number, token, held_since);
+            walk.places.push((number, place, restarts || restart.is_some()));
         }
         walk
     }
 
     /// Where the reader is in a collection; a fresh start if rows that it may still show were dropped there.
-    fn place(&mut self, number: usize, token: Option<&Token>, held_since: Option<Revision>) -> Place {
+    fn place(&mut self, number: usize, token: Option<&Token>, held_since: Option<Revision>) -> (Place, bool) {
         let fresh = Place { cursor: Revision::ZERO, boot_start: Some(self.as_of) };
         let place = match token {
             Some(token) => token.place(number).unwrap_or(fresh),
             None => Place { boot_start: held_since.or(fresh.boot_start), ..fresh },
         };
         if place.boot_start.unwrap_or(place.cursor) >= self.floor(number) {
-            return place;
+            return (place, false);
         }
         if self.chunk.restart.is_none_or(|it| it == Lost::Compacted) {
             self.chunk.restart = Some(Lost::Compacted);
             self.chunk.restarted.push(self.name(number).to_owned());
         }
-        fresh
+        (fresh, true)
     }
 
     fn floor(&self, number: usize) -> Revision {
@@ -216,12 +217,14 @@ impl<'a> Walk<'a> {
         let mut keys = Vec::new();
         let mut writer = RowWriter::new(&mut keys, RowWriter::CHUNK);
         let mut full = false;
-        for (number, mut place) in places {
+        for (number, mut place, restarts) in places {
             if !full {
+                // Whoever starts over drops what is not delivered from here on, acknowledged or not.
+                let acked = if restarts { &[] } else { pull.acked };
                 let end = match number.checked_sub(1) {
-                    None => self.members(place, pull.acked),
+                    None => self.members(place, acked),
                     Some(collection) => {
-                        self.rows(&self.state.collections()[collection], place, pull.acked, &mut writer)
+                        self.rows(&self.state.collections()[collection], place, acked, &mut writer)
                     }
                 };
                 match end {

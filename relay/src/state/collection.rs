@@ -10,7 +10,8 @@ use dormouse_proto::{
 };
 
 use super::{
-    keys::{KeyId, Keys, Places},
+    keys::{KeyId, Keys},
+    places::Places,
     rows::{Body, Row, RowId, Table},
 };
 
@@ -296,12 +297,7 @@ impl Collection {
     }
 
     fn place_element(&mut self, key: KeyId, name: &str, id: RowId) {
-        let (keys, table) = (&self.keys, &self.table);
-        let hash_of = |place: u32| match &table.row(RowId(place)).body {
-            RowBody::Element(of, name, _) => keys.hash((*of, name.as_str())),
-            _ => 0,
-        };
-        self.elements.insert(keys.hash((key, name)), id.0, hash_of);
+        self.elements.insert(self.keys.hash((key, name)), id.0);
         self.book(key, id);
     }
 

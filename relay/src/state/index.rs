@@ -45,6 +45,9 @@ impl Segment {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
     segments: Vec<Segment>,
+    /// First revision of each segment, side by side: a search through the segments themselves would miss the cache at
+    /// every step.
+    firsts: Vec<Revision>,
     /// First revisions of full segments that are less than half live.
     untidy: VecDeque<Revision>,
 }
@@ -67,12 +70,15 @@ impl Index {
             });
         }
         if let Some(last) = self.segments.last_mut() {
+            if last.revisions.is_empty() {
+                self.firsts.push(at);
+            }
             last.push(at, row);
         }
     }
 
     fn position_of(&self, at: Revision) -> Option<usize> {
-        self.segments.partition_point(|segment| segment.first() <= at).checked_sub(1)
+        self.firsts.partition_point(|first| *first <= at).checked_sub(1)
     }
 
     /// Notes that the entry at `at` of some row is dead.
@@ -115,6 +121,7 @@ impl Index {
     fn put_back(&mut self, position: usize, mut kept: Segment) {
         if kept.live == 0 {
             self.segments.remove(position);
+            self.firsts.remove(position);
             return;
         }
         let before =
@@ -122,6 +129,7 @@ impl Index {
         match before {
             Some(before) => {
                 self.segments.remove(position);
+                self.firsts.remove(position);
                 let into = &mut self.segments[before];
                 into.live += kept.live;
                 into.revisions.append(&mut kept.revisions);
@@ -130,7 +138,10 @@ impl Index {
                     self.untidy.push_back(into.first());
                 }
             }
-            None => self.segments[position] = kept,
+            None => {
+                self.firsts[position] = kept.first();
+                self.segments[position] = kept;
+            }
         }
     }
 

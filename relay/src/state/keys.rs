@@ -5,48 +5,12 @@ use std::hash::{BuildHasher as _, Hash};
 use compact_str::CompactString;
 use dormouse_proto::lattice::Type;
 use foldhash::quality::RandomState;
-use hashbrown::HashTable;
 
-use super::rows::RowId;
+use super::{places::Places, rows::RowId};
 
 /// The place of a key within its collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct KeyId(pub(super) u32);
-
-/// A hash table of places, split so that growing one part never stalls on all of them.
-#[derive(Clone, Debug)]
-pub(super) struct Places {
-    parts: Vec<HashTable<u32>>,
-}
-
-const PARTS: usize = 64;
-
-impl Default for Places {
-    fn default() -> Self {
-        Self { parts: vec![HashTable::new(); PARTS] }
-    }
-}
-
-impl Places {
-    fn part(hash: u64) -> usize {
-        // The table takes its tag from the top bits and its bucket from the bottom ones.
-        (hash >> 40) as usize % PARTS
-    }
-
-    pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        self.parts[Self::part(hash)].find(hash, |place| is_it(*place)).copied()
-    }
-
-    pub(super) fn insert(&mut self, hash: u64, place: u32, hash_of: impl Fn(u32) -> u64) {
-        self.parts[Self::part(hash)].insert_unique(hash, place, |place| hash_of(*place));
-    }
-
-    pub(super) fn remove(&mut self, hash: u64, place: u32) {
-        if let Ok(entry) = self.parts[Self::part(hash)].find_entry(hash, |it| *it == place) {
-            entry.remove();
-        }
-    }
-}
 
 /// One key of a collection.
 #[derive(Clone, Debug)]
@@ -82,16 +46,21 @@ impl Keys {
     }
 
     pub(super) fn find(&self, name: &str, kind: Type) -> Option<KeyId> {
+        self.find_hashed(self.hash((kind, name)), name, kind)
+    }
+
+    fn find_hashed(&self, hash: u64, name: &str, kind: Type) -> Option<KeyId> {
         let matches = |place: u32| {
             let entry = &self.entries[place as usize];
             entry.kind == kind && entry.name == name
         };
-        self.places.find(self.hash((kind, name)), matches).map(KeyId)
+        self.places.find(hash, matches).map(KeyId)
     }
 
     /// The key of that name, made if it is new. `None` when 2^32 keys are there.
     pub(super) fn find_or_insert(&mut self, name: &str, kind: Type) -> Option<KeyId> {
-        if let Some(id) = self.find(name, kind) {
+        let hash = self.hash((kind, name));
+        if let Some(id) = self.find_hashed(hash, name, kind) {
             return Some(id);
         }
         let entry = KeyEntry { name: CompactString::new(name), kind, scalar: None, rows: 0 };
@@ -102,12 +71,7 @@ impl Keys {
             self.entries.push(entry);
             KeyId(u32::try_from(self.entries.len() - 1).ok()?)
         };
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let hash_of = |place: u32| {
-            let entry = &entries[place as usize];
-            hasher.hash_one((entry.kind, entry.name.as_str()))
-        };
-        self.places.insert(hash_of(id.0), id.0, hash_of);
+        self.places.insert(hash, id.0);
         Some(id)
     }
 

@@ -13,11 +13,14 @@ mod keys;
 mod members;
 mod namespace;
 mod once;
+mod places;
 mod policy;
 mod push;
 mod rows;
 mod segments;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,12 +1,13 @@
 //! One namespace: its collections, its members, its idempotency ids; and how it is read.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use dormouse_proto::{
     ids::{Collection as Name, NodeId, Revision},
     lattice::Delta,
     rows::RowWriter,
 };
+use foldhash::fast::RandomState;
 
 use super::{
     backlog,
@@ -22,7 +23,7 @@ pub(super) const ROSTER: usize = 0;
 pub(super) struct NamespaceState {
     pub(super) members: Members,
     pub(super) once: OnceIds,
-    names: BTreeMap<Name, usize>,
+    names: HashMap<Name, usize, RandomState>,
     /// In the order of their creation, which is the log's and so alike on every relay.
     collections: Vec<Collection>,
     untidy: VecDeque<usize>,
@@ -74,21 +75,20 @@ impl NamespaceState {
 
     /// After all deltas of a push: drops dead rows beyond the cap, and counts what the touched collections hold.
     pub(super) fn after_push(&mut self, deltas: &[Delta], dead_rows_min: usize) {
-        let mut last = None;
-        for delta in deltas {
-            let number = self.find(delta.collection.as_str());
-            if number != last
-                && let Some(number) = number
-            {
-                let collection = &mut self.collections[number];
-                collection.collect(dead_rows_min);
-                let is_untidy = collection.is_untidy();
-                self.recount(number);
-                if is_untidy {
-                    self.queue_untidy(number + 1);
-                }
+        let mut last: Option<&Name> = None;
+        for Delta { collection: name, .. } in deltas {
+            if last == Some(name) {
+                continue;
             }
-            last = number;
+            last = Some(name);
+            let Some(number) = self.find(name.as_str()) else { continue };
+            let collection = &mut self.collections[number];
+            collection.collect(dead_rows_min);
+            let is_untidy = collection.is_untidy();
+            self.recount(number);
+            if is_untidy {
+                self.queue_untidy(number + 1);
+            }
         }
     }
 

@@ -279,8 +279,14 @@ fn new_rows(namespace: &NamespaceState, deltas: &[Delta]) -> u64 {
 
 /// How many collections there would be; zero when these deltas make none.
 fn new_collections(namespace: &NamespaceState, deltas: &[Delta]) -> u64 {
-    let mut new: Vec<&str> =
-        deltas.iter().map(|it| it.collection.as_str()).filter(|it| namespace.find(it).is_none()).collect();
+    let mut new: Vec<&str> = Vec::new();
+    let mut last: Option<&str> = None;
+    for delta in deltas {
+        let name = delta.collection.as_str();
+        if last.replace(name) != Some(name) && namespace.find(name).is_none() {
+            new.push(name);
+        }
+    }
     new.sort_unstable();
     new.dedup();
     if new.is_empty() { 0 } else { (namespace.collections().len() + new.len()) as u64 }

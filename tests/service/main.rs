@@ -1,0 +1,5 @@
+//! One relay over real connections: what it answers, and what it refuses.
+
+mod calls;
+mod harness;
+mod refusals;
