@@ -9,7 +9,7 @@ use dormouse_proto::wire::v1::{self, membership_client::MembershipClient};
 use tonic::transport::Channel;
 
 use super::{MemberWatch, Relay};
-use crate::{connection::ANSWER_MAX, error::Reason};
+use crate::{awake::Durability, connection::ANSWER_MAX, error::Reason};
 
 /// What is known of a member's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,6 +122,8 @@ pub struct RelayInfo {
     pub version: String,
     /// Its log.
     pub broker: String,
+    /// What its log promises of what it has accepted.
+    pub durability: Durability,
     /// What it has applied.
     pub revision: u64,
     /// Every bound by its name.
@@ -281,6 +283,7 @@ impl Relay {
             relay_id: info.relay_id,
             version: info.version,
             broker: info.broker,
+            durability: Durability::from_wire(info.durability),
             revision: info.revision,
             limits: info.limits,
         })

@@ -108,6 +108,16 @@ struct Waiting {
     _room: OwnedSemaphorePermit,
 }
 
+/// Whether the log can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Trouble {
+    None,
+    /// It does not answer; that may pass.
+    Passing(String),
+    /// It cannot be followed any more: what it acknowledges from here on is never applied here.
+    Final(String),
+}
+
 /// A frame that is on its way. Answered when the log has it and this relay has applied it, whichever comes last.
 struct PendingFrame {
     waiting: Vec<Waiting>,
@@ -124,8 +134,8 @@ struct Shared {
     /// The newest applied revision, to be waited for.
     revision: watch::Sender<Revision>,
     pending: Mutex<HashMap<u64, PendingFrame>>,
-    /// Why the log cannot be used, if so.
-    trouble: watch::Sender<Option<String>>,
+    /// Whether the log can be used.
+    trouble: watch::Sender<Trouble>,
     metrics: Arc<Metrics>,
     bounds: Bounds,
     witness: Arc<dyn Witness>,
@@ -178,6 +188,9 @@ impl Sequencer {
         bytes: usize,
         touched: Option<u32>,
     ) -> Result<oneshot::Receiver<Result<Outcome, Unwritten>>, Unwritten> {
+        if matches!(*self.shared.trouble.borrow(), Trouble::Final(_)) {
+            return Err(Unwritten::Unreachable);
+        }
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| Unwritten::Busy)?;
         let (reply, answer) = oneshot::channel();
@@ -225,7 +238,10 @@ impl Sequencer {
     /// Why the log cannot be used, if so.
     pub fn trouble(&self) -> Option<String> {
         match self.shared.log.health() {
-            crate::log::Health::Serving => self.shared.trouble.borrow().clone(),
+            crate::log::Health::Serving => match &*self.shared.trouble.borrow() {
+                Trouble::None => None,
+                Trouble::Passing(why) | Trouble::Final(why) => Some(why.clone()),
+            },
             other => Some(format!("{other:?}")),
         }
     }

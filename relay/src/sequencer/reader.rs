@@ -10,7 +10,7 @@ use dormouse_proto::{
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Applied, Outcome, Shared};
+use super::{Applied, Outcome, Shared, Trouble};
 use crate::{
     log::{LogReader, Position, ReadError, SnapshotId, StoredFrame},
     state::{Fold, Verdict},
@@ -67,7 +67,7 @@ impl Shared {
     /// Nothing more can be applied: writes are refused from here on, reads are still answered.
     fn give_up(&self, why: &str) {
         error!(why, "the log can no longer be followed; writes are refused from here on");
-        self.trouble.send_replace(Some(why.to_owned()));
+        self.trouble.send_replace(Trouble::Final(why.to_owned()));
     }
 
     /// Applies one frame, then answers who waits for it.

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Applied, Bounds, LogFacts, Sequencer, Shared, Unwritten, Witness, reader, writer};
+use super::{Applied, Bounds, LogFacts, Sequencer, Shared, Trouble, Unwritten, Witness, reader, writer};
 use crate::{
     log::{Log, LogError, LogReader, Position, ReadError, SnapshotId},
     metrics::Metrics,
@@ -87,7 +87,7 @@ pub async fn start(
         applied: RwLock::new(applied),
         revision: watch::Sender::new(revision),
         pending: parking_lot::Mutex::default(),
-        trouble: watch::Sender::new(None),
+        trouble: watch::Sender::new(Trouble::None),
         metrics,
         bounds,
         witness,

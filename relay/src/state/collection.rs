@@ -168,6 +168,16 @@ impl Collection {
         self.elements.find(self.keys.hash((key, element)), matches).map(RowId)
     }
 
+    /// The element's row that probably has this hash; only to be looked at.
+    pub(super) fn guess_element(&self, hash: u64) -> Option<RowId> {
+        self.elements.guess(hash).map(RowId)
+    }
+
+    /// Loads a row; the number means nothing.
+    pub(super) fn touch(&self, row: RowId) -> Option<u64> {
+        self.table.get(row).map(|row| row.chg.0)
+    }
+
     /// The rows of one key; for a set this walks the whole collection's rows of that key.
     pub(super) fn rows_of(&self, key: KeyId) -> Box<dyn Iterator<Item = &Row<RowBody>> + '_> {
         match self.keys.entry(key).scalar {

@@ -57,6 +57,11 @@ impl Keys {
         self.places.find(hash, matches).map(KeyId)
     }
 
+    /// The key that probably has this hash; only to be looked at.
+    pub(super) fn guess(&self, hash: u64) -> Option<KeyId> {
+        self.places.guess(hash).map(KeyId)
+    }
+
     /// The key of that name, made if it is new. `None` when 2^32 keys are there.
     pub(super) fn find_or_insert(&mut self, name: &str, kind: Type) -> Option<KeyId> {
         let hash = self.hash((kind, name));

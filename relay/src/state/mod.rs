@@ -6,6 +6,7 @@
 //!
 //! Applying is O(1) for each delta and knows nothing of the nodes that will pull; pulling is O(what was missed).
 
+mod ahead;
 mod backlog;
 mod collection;
 mod index;
@@ -151,6 +152,10 @@ impl Fold {
     pub fn apply_frame(&mut self, frame: &Frame, mut each: impl FnMut(&Self, usize, &Record, Verdict)) {
         self.stamp_ms = self.stamp_ms.max(frame.header.stamp_ms);
         for (nth, record) in frame.records.iter().enumerate() {
+            if nth.is_multiple_of(ahead::WINDOW) {
+                let window = &frame.records[nth..frame.records.len().min(nth + ahead::WINDOW)];
+                self.look_ahead(window);
+            }
             let verdict = self.apply(record, frame.header.session);
             each(self, nth, record, verdict);
         }

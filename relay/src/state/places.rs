@@ -130,6 +130,13 @@ impl Places {
         part.find(tag_of(hash), is_it).map(|at| place_in(part.slots[at]))
     }
 
+    /// The place that is probably found under this hash, by the tag alone and without a second look.
+    pub(super) fn guess(&self, hash: u64) -> Option<u32> {
+        let part = self.part(hash);
+        let slot = *part.slots.get(part.home(tag_of(hash)))?;
+        (slot >> 32 == tag_of(hash) && slot != 0).then(|| place_in(slot))
+    }
+
     /// Takes in a place that is not there yet.
     pub(super) fn insert(&mut self, hash: u64, place: u32) {
         self.part_mut(hash).insert(tag_of(hash), place);

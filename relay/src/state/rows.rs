@@ -100,6 +100,10 @@ impl<B: Body> Table<B> {
         self.slab.row(id)
     }
 
+    pub(super) fn get(&self, id: RowId) -> Option<&Row<B>> {
+        self.slab.blocks.get(id.0 as usize / BLOCK)?.get(id.0 as usize % BLOCK)
+    }
+
     pub(super) fn body_mut(&mut self, id: RowId) -> &mut B {
         &mut self.slab.row_mut(id).body
     }

@@ -1,0 +1,56 @@
+//! The command line of Dormouse: who is alive, what is written, and whether the relay is well.
+//!
+//! Results go to standard output, one line or one JSON object each; everything else goes to standard error. The exit
+//! code says who has to act: 0 nobody, 1 the relay refused, 2 the command was wrong, 3 no relay was reached.
+
+mod args;
+mod doctor;
+mod failure;
+mod follow;
+mod keys;
+mod members;
+mod screen;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Verb};
+use failure::Failure;
+use screen::Screen;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let url = args.target.url().to_owned();
+    match run(args).await {
+        Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("dormouse: {}", failure.advice(&url));
+            failure.code()
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Failure> {
+    let Args { target, json, verb } = args;
+    let screen = Screen { json };
+    // The doctor looks at the settings itself: that they are wrong may be what it finds.
+    if let Verb::Doctor = verb {
+        return doctor::examine(screen, &target).await;
+    }
+    let relay = target.relay()?;
+    match verb {
+        Verb::Doctor => Ok(()),
+        Verb::Members { filter, state, full } => members::list(screen, &relay, filter, state, full).await,
+        Verb::Get { paths } => keys::get(screen, &relay, &paths).await,
+        Verb::Push { path, change } => keys::push(screen, &relay, path, change).await,
+        Verb::Watch { filter, activity, all } => {
+            follow::until_ended(follow::members(screen, &relay, filter, activity, all)).await
+        }
+        Verb::Tail { collection, all } => {
+            follow::until_ended(follow::rows(screen, &relay, &collection, all)).await
+        }
+    }
+}

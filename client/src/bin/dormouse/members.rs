@@ -1,0 +1,40 @@
+//! `members`.
+
+use std::time::SystemTime;
+
+use dormouse::{MemberFilter, MemberState, Relay};
+
+use crate::{
+    args::Who,
+    failure::Failure,
+    screen::Screen,
+    show::{self, member},
+};
+
+impl From<Who> for MemberFilter {
+    fn from(who: Who) -> Self {
+        Self { groups: who.group, tags: who.tags, ..Self::default() }
+    }
+}
+
+pub(crate) async fn list(
+    screen: Screen,
+    relay: &Relay,
+    who: Who,
+    states: Vec<MemberState>,
+    full: bool,
+) -> Result<(), Failure> {
+    let filter = MemberFilter { states, ..MemberFilter::from(who) };
+    let members = relay.members(&filter).await?;
+    if screen.json {
+        return members.iter().try_for_each(|it| screen.show("", &member::json(it)));
+    }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a person reads how long ago something was, nothing is decided"
+    )]
+    let now = SystemTime::now();
+    let mut table = vec![member::heading(full)];
+    table.extend(members.iter().map(|it| member::cells(it, now, full)));
+    show::table(&table, member::RIGHT).iter().try_for_each(|line| screen.text(line))
+}

@@ -1,0 +1,84 @@
+//! Looks ahead at the rows that the next records will touch, so that the memory is there when they are applied.
+//!
+//! Applying a delta to one of millions of rows takes three loads that each miss the cache and each wait for the one
+//! before. Across many deltas the same loads are independent: done step by step for all of them, the processor has many
+//! under way at once. Nothing here has a result.
+
+use std::hint::black_box;
+
+use dormouse_proto::{
+    lattice::{Change, Delta, Type},
+    record::Record,
+};
+
+use super::{Fold, collection::Collection, keys::KeyId, namespace::NamespaceState, rows::RowId};
+
+/// Records that are looked at together: their rows must not push each other out of the cache again.
+pub(super) const WINDOW: usize = 64;
+
+/// One row to come.
+struct Ahead<'a> {
+    collection: &'a Collection,
+    delta: &'a Delta,
+    hash: u64,
+    key: Option<KeyId>,
+}
+
+impl Fold {
+    /// Touches the memory that these records need.
+    pub(super) fn look_ahead(&self, records: &[Record]) {
+        let mut ahead: Vec<Ahead<'_>> = Vec::with_capacity(records.len());
+        for record in records {
+            let (namespace, deltas) = match record {
+                Record::Push(push) => (&push.namespace, &push.deltas),
+                Record::Write(write) => (&write.namespace, &write.deltas),
+                _ => continue,
+            };
+            if let Some(number) = self.names.get(namespace) {
+                hash_keys(&self.namespaces[*number], deltas, &mut ahead);
+            }
+        }
+        for it in &mut ahead {
+            it.key = it.collection.keys().guess(it.hash);
+        }
+        let mut rows: Vec<(&Collection, Option<RowId>, u64)> = Vec::with_capacity(ahead.len());
+        for it in &ahead {
+            guess_rows(it, &mut rows);
+        }
+        for (collection, row, hash) in &mut rows {
+            if row.is_none() {
+                *row = collection.guess_element(*hash);
+            }
+        }
+        let touched = rows.iter().filter_map(|(collection, row, _)| collection.touch((*row)?));
+        black_box(touched.fold(0, u64::wrapping_add));
+    }
+}
+
+fn hash_keys<'a>(namespace: &'a NamespaceState, deltas: &'a [Delta], ahead: &mut Vec<Ahead<'a>>) {
+    for delta in deltas {
+        if let Some(collection) = namespace.collection(delta.collection.as_str()) {
+            let hash = collection.keys().hash((delta.change.kind(), delta.key.as_str()));
+            ahead.push(Ahead { collection, delta, hash, key: None });
+        }
+    }
+}
+
+/// The row of a counter or register; of a set the hashes by which its elements are found.
+fn guess_rows<'a>(it: &Ahead<'a>, rows: &mut Vec<(&'a Collection, Option<RowId>, u64)>) {
+    let Some(key) = it.key else { return };
+    let (collection, keys) = (it.collection, it.collection.keys());
+    match &it.delta.change {
+        Change::Counter(_) | Change::Register(_) => {
+            let scalar = keys.entry(key).scalar;
+            if scalar.is_some() {
+                rows.push((collection, scalar, 0));
+            }
+        }
+        Change::Set(set) => {
+            debug_assert_eq!(it.delta.change.kind(), Type::Set, "a set's change is for a set");
+            let elements = set.add.iter().chain(set.remove.iter().flat_map(|remove| &remove.elements));
+            rows.extend(elements.map(|element| (collection, None, keys.hash((key, element.as_str())))));
+        }
+    }
+}
