@@ -12,7 +12,7 @@ use dormouse_proto::wire::v1::{self, mailbox_client::MailboxClient};
 use tokio::time::Instant;
 
 use crate::{
-    connection::Budget,
+    connection::{self, Budget},
     convert::key_rows,
     error::{Reason, Stale},
     handles::{Counter, Invocation, Register, Set},
@@ -49,7 +49,7 @@ impl From<Duration> for Deadline {
 
 impl From<SystemTime> for Deadline {
     fn from(at: SystemTime) -> Self {
-        let left = at.duration_since(SystemTime::now());
+        let left = at.duration_since(connection::wall_clock());
         left.map_or(Self::UNKNOWN, Self::from)
     }
 }

@@ -27,13 +27,25 @@ const IDLE: Duration = Duration::from_secs(60);
 /// A chunk has at most 3 MiB unless a single revision is larger.
 pub(crate) const ANSWER_MAX: usize = 16 << 20;
 
+/// The wall clock, for the stamps of this node and for deadlines that others state by it.
+#[expect(clippy::disallowed_methods, reason = "this file is where the clock is read")]
+pub(crate) fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The clock that never goes back, for the time that a call may still take.
+#[expect(clippy::disallowed_methods, reason = "this file is where the clock is read")]
+fn monotonic_clock() -> Instant {
+    Instant::now()
+}
+
 /// A moment on both clocks. Either may stand still while a process is frozen or restored from a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment(Instant, SystemTime);
 
 impl Moment {
     pub(crate) fn now() -> Self {
-        Self(Instant::now(), SystemTime::now())
+        Self(monotonic_clock(), wall_clock())
     }
 
     /// Time since then: what the faster of the two clocks says.
@@ -147,10 +159,10 @@ impl Connection {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let ends_at = Instant::now() + budget.time;
+        let ends_at = monotonic_clock() + budget.time;
         let mut second = false;
         loop {
-            let left = ends_at.saturating_duration_since(Instant::now());
+            let left = ends_at.saturating_duration_since(monotonic_clock());
             let (channel, number, is_new) = self.channel();
             // Half of what is left stays for the retry; a kept channel must prove within a moment that it is alive.
             let timeout = match (second, is_new) {
@@ -174,7 +186,7 @@ impl Connection {
                 Next::NewChannel => self.drop_channel(number),
                 Next::Stop | Next::Later(_) => self.heard(number),
             }
-            let left = ends_at.saturating_duration_since(Instant::now());
+            let left = ends_at.saturating_duration_since(monotonic_clock());
             match next {
                 Next::NewChannel if !second && !left.is_zero() => {}
                 Next::Later(wait) if !second && wait < left => tokio::time::sleep(wait).await,

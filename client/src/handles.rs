@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::UNIX_EPOCH,
 };
 
 use dormouse_proto::{
@@ -17,6 +17,7 @@ use dormouse_proto::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    connection,
     node::Shared,
     replica::{Path, Replica, WriteError},
 };
@@ -223,7 +224,7 @@ impl<T> Register<T> {
     }
 
     fn put(&self, value: Option<Value>) -> Result<(), WriteError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = connection::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
         let stamp_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         self.place.write(|replica, path| replica.register_set(path, value, stamp_ms))
     }

@@ -17,6 +17,10 @@ use crate::{
 /// The format that this build writes, and the newest that it reads.
 pub const FRAME_FORMAT: u32 = 1;
 
+/// The highest base of an Open record. A session jumps by less than 2^37, so it takes millions of
+/// starts to come near it; damage comes there at once.
+const BASE_MAX: u64 = 1 << 62;
+
 /// A batch of records that was appended at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
@@ -398,6 +402,9 @@ impl TryFrom<stored::Record> for Record {
         use stored::record::Kind;
         let stored::Record { namespace, kind } = record;
         Ok(match kind.ok_or(Unreadable::UnknownKind)? {
+            Kind::Open(stored::Open { base }) if base > BASE_MAX => {
+                return Err(Unreadable::Malformed("a base that leaves no revision after it".into()));
+            }
             Kind::Open(stored::Open { base }) => Self::Open { base: Revision(base) },
             Kind::Push(push) => Self::Push(Push {
                 namespace: namespace.try_into()?,
@@ -660,5 +667,22 @@ impl TryFrom<stored::SetDelta> for SetDelta {
                 .map(|it| Ok(Remove { elements: elements(it.elements)?, as_of: it.as_of.map(Revision) }))
                 .collect::<Result<_, InvalidName>>()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An Open record with the highest base of all was read, applied, and the next record had no revision to take: the
+    /// relay panicked, or in a release began again at zero and forgot what it had given out.
+    #[test]
+    fn a_base_that_leaves_no_revision_after_it_is_unreadable() {
+        let opening = |base| {
+            let records = vec![Record::Open { base: Revision(base) }];
+            Frame::decode(&Frame { header: FrameHeader::default(), records }.encode())
+        };
+        assert!(opening(BASE_MAX).is_ok());
+        assert!(matches!(opening(u64::MAX), Err(Unreadable::Malformed(_))));
     }
 }

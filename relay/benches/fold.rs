@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p dormouse-relay --bench fold` prints lines `name value unit`. One thread, in memory; about a minute
 //! and 4 GiB. `DORMOUSE_BENCH_SMALL=1` leaves out the ten million rows.
+#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::{
     collections::VecDeque,

@@ -364,6 +364,11 @@ async fn members_are_rows_for_who_follows_them() -> Outcome {
 
 #[tokio::test]
 async fn health_reflection_and_the_relay_itself_answer() -> Outcome {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+
     let served = Served::default().await?;
     let channel = tonic::transport::Endpoint::from_shared(served.url.clone())?.connect().await?;
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
@@ -371,10 +376,6 @@ async fn health_reflection_and_the_relay_itself_answer() -> Outcome {
     let status = health.check(request).await?.into_inner().status();
     assert_eq!(status, tonic_health::pb::health_check_response::ServingStatus::Serving);
 
-    use tonic_reflection::pb::v1::{
-        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
-    };
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),

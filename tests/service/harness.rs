@@ -242,7 +242,7 @@ pub(crate) fn counter(keys: &[v1::KeyState], key: &str) -> Option<i64> {
     })
 }
 
-/// The word that a status carries in its ErrorInfo.
+/// The word that a status carries in its `ErrorInfo`.
 pub(crate) fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map_or_else(String::new, |info| info.reason.clone())
 }

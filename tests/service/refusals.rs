@@ -103,8 +103,8 @@ async fn field_invalid_names_what_was_wrong() -> Outcome {
             "push.deltas[0].collection",
         ),
     ];
-    for (nth, (deltas, field)) in cases.into_iter().enumerate() {
-        let mut a = Caller::new(&served, nth as u8 + 1).await;
+    for (nth, (deltas, field)) in (1..).zip(cases) {
+        let mut a = Caller::new(&served, nth).await;
         let answer = a.sync(deltas).await?;
         let refusal = push_refused(&answer);
         assert_eq!((refusal.reason.as_str(), refusal.violations[0].field.as_str()), ("FIELD_INVALID", field));

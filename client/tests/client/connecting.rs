@@ -1,4 +1,5 @@
 //! When a connection is kept, when it is replaced, and when an answer is an answer.
+#![expect(clippy::disallowed_methods, reason = "it measures how long a call is waited for")]
 
 use std::time::{Duration, Instant};
 

@@ -27,6 +27,8 @@ pub mod bounds {
     pub const COLLECTIONS: usize = 64;
     /// Revisions in `Pull.acked`.
     pub const ACKED: usize = 1_024;
+    /// The highest incarnation that a node may claim: none was ever that high, and the next one must fit.
+    pub const INCARNATION: u64 = 1 << 48;
     /// Tags of one node.
     pub const TAGS: usize = 16;
     /// Bytes of all tags of one node.

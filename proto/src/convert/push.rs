@@ -138,6 +138,9 @@ fn identity(node: v1::NodeIdentity, wrong: &mut Violations) -> Option<Identity> 
         let id = wrong.check(|| "node.node_id".to_owned(), node_id.parse::<NodeId>());
         id.map(|id| Some((id, Incarnation(incarnation))))
     };
+    if incarnation > bounds::INCARNATION {
+        wrong.add(Violation::new("node.incarnation", "must be one that a Lease named"));
+    }
     let group = wrong.check(|| "node.group".to_owned(), group.try_into());
     check_tags(&tags, wrong);
     Some(Identity { boot_id: BootId(boot_id?), node: node?, group: group?, tags })
@@ -202,5 +205,30 @@ impl TryFrom<v1::Push> for PushRequest {
         let push_id = wrong.into_result(push_id)?;
         let deltas = deltas_from_wire(deltas, "push.deltas")?;
         Ok(Self { push_no: PushNo(push_no), push_id: PushId(push_id), deltas, retried })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The relay answers a node that it does not know with the next incarnation. Of the highest number there is none:
+    /// a call that claimed it made the relay panic, or in a release wrap around to the incarnation before the first.
+    #[test]
+    fn an_incarnation_that_leaves_no_next_one_is_refused() {
+        let claiming = |incarnation| {
+            let node_id = NodeId(7).to_string();
+            let node = v1::NodeIdentity {
+                boot_id: vec![1; 16].into(),
+                node_id,
+                incarnation,
+                group: "ads".into(),
+                ..Default::default()
+            };
+            SyncCall::try_from(v1::SyncRequest { node: Some(node), ..Default::default() })
+        };
+        assert!(claiming(bounds::INCARNATION).is_ok());
+        let refused = claiming(u64::MAX).expect_err("no relay ever named it");
+        assert_eq!(refused.0[0].field, "node.incarnation");
     }
 }

@@ -1,9 +1,10 @@
 //! What is said about state and what it means.
 //!
-//! A [`Delta`] is an intent that travels upward. Its dot, the thing that makes it unique, is the [`Revision`] that the
-//! log gives it, so no client ever appears in the state. A *row* is the part of the state that one delta can change on
-//! its own: a whole counter, a whole register, one element of a set. The three families below hold a row's state and
-//! the exact rule by which a bound delta changes it; they know neither collections nor clocks.
+//! A [`Delta`] is an intent that travels upward. Its dot, the thing that makes it unique, is the
+//! [`Revision`](crate::ids::Revision) that the log gives it, so no client ever appears in the state. A *row* is the part
+//! of the state that one delta can change on its own: a whole counter, a whole register, one element of a set. The three
+//! families below hold a row's state and the exact rule by which a bound delta changes it; they know neither collections
+//! nor clocks.
 //!
 //! Every row is the visible part of a join of monotone parts. Because a later dot is always greater, most of the join
 //! need not be kept: the laws in each family's tests compare the short form with the whole lattice.

@@ -38,7 +38,7 @@ impl Story {
             node: NodeId(node),
             incarnation: Incarnation(incarnation),
             previous: previous.map(Incarnation),
-            boot_id: BootId([node as u8; 16]),
+            boot_id: BootId([u8::try_from(node).expect("small"); 16]),
             group: "g".parse().expect("valid"),
             tags: BTreeMap::new(),
             contact: None,
@@ -251,8 +251,8 @@ fn an_idempotency_id_counts_once_per_counter_whoever_repeats_it() {
     story.bound(2, 1, vec![once("shown")]);
     let chunk = story.pull(&story.everything());
     let values: Vec<_> = keys(&chunk).into_iter().map(|it| it.state).collect();
-    let one = Some(v1::key_state::State::Counter(v1::CounterState { value: 1, total: 1 }));
-    assert_eq!(values, [one.clone(), one]);
+    let counted = Some(v1::key_state::State::Counter(v1::CounterState { value: 1, total: 1 }));
+    assert_eq!(values, [counted.clone(), counted]);
 }
 
 #[test]

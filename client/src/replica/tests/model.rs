@@ -201,7 +201,7 @@ fn run(relay: &mut Relay, nodes: &mut [Replica; 2], node: usize, step: &Step) {
         Step::Remove(nth) => it.set_remove(&path("a/s"), element(ELEMENTS[*nth])).expect("fits"),
         Step::Count(amount) => it.counter_add(&path("a/c"), *amount).expect("fits"),
         Step::Write(stamp) => {
-            it.register_set(&path("a/r"), Some(text(&format!("{node}:{stamp}"))), *stamp).expect("fits")
+            it.register_set(&path("a/r"), Some(text(&format!("{node}:{stamp}"))), *stamp).expect("fits");
         }
         Step::Push(there, back) => {
             it.seal(PushId(7));
