@@ -1,0 +1,203 @@
+//! The servers under load, each a process of its own: this program, started again with another role.
+//!
+//! A relay of its own process has its own runtime and allocator, as in production, and its processor time can be told
+//! from that of the load.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    pin::Pin,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use dormouse_proto::{
+    ids::{Beat, BootId, Incarnation, Namespace, NodeId},
+    record::{Contact, Join, Record},
+    wire::{
+        encoded,
+        services::mailbox_server::{Mailbox, MailboxServer},
+        v1,
+    },
+};
+use dormouse_relay::{
+    config::Config,
+    grpc,
+    log::embedded::{Embedded, Options},
+    relay::Relay,
+    sequencer::Sequencer,
+};
+use prost::Message as _;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+
+const ROLE: &str = "DORMOUSE_BENCH_ROLE";
+const DIR: &str = "DORMOUSE_BENCH_DIR";
+const SLEEPERS: &str = "DORMOUSE_BENCH_SLEEPERS";
+/// In the directory: what the echo answers.
+const ANSWER: &str = "answer";
+
+/// A server; it ends with this value.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) url: String,
+    _dir: TempDir,
+}
+
+impl Process {
+    /// A relay on an embedded log in a temporary directory, with so many sleeping members.
+    pub(crate) fn relay(sleepers: u32) -> Self {
+        Self::start("relay", sleepers, &[])
+    }
+
+    /// A server that gives every Sync the same answer, with nothing behind it.
+    pub(crate) fn echo(answer: &[u8]) -> Self {
+        Self::start("echo", 0, answer)
+    }
+
+    fn start(role: &str, sleepers: u32, answer: &[u8]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join(ANSWER), answer).expect("written");
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .env(ROLE, role)
+            .env(DIR, dir.path())
+            .env(SLEEPERS, sleepers.to_string())
+            // Nothing is written into it: it ends when this process does, and the child with it.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child process");
+        let mut url = String::new();
+        let output = child.stdout.take().expect("its output");
+        BufReader::new(output).read_line(&mut url).expect("it says where it listens");
+        Self { child, url: url.trim().to_owned(), _dir: dir }
+    }
+
+    /// Processor time of all its threads so far, in microseconds.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        /// Fields behind the name of the program: user time is the 12th, system time the 13th.
+        const USER: usize = 11;
+        /// The unit in which the kernel tells programs of these times is a hundredth of a second.
+        const TICK_US: f64 = 10_000.0;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the child lives");
+        let behind_name = stat.rsplit_once(") ").expect("a name in brackets").1;
+        let ticks = behind_name.split(' ').skip(USER).take(2).map(|it| it.parse::<f64>().expect("a number"));
+        TICK_US * ticks.sum::<f64>()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs as a server if this process was started as one; answers whether it was.
+pub(crate) fn serve_if_asked() -> bool {
+    let Ok(role) = std::env::var(ROLE) else { return false };
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    match role.as_str() {
+        "echo" => runtime.block_on(serve_echo()),
+        _ => runtime.block_on(serve_relay()),
+    }
+    true
+}
+
+fn directory() -> PathBuf {
+    std::env::var_os(DIR).expect("a directory").into()
+}
+
+async fn listen() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    println!("http://{}", listener.local_addr().expect("an address"));
+    listener
+}
+
+/// As the relay's own program does it, without the admin port.
+async fn serve_relay() {
+    let sleepers = std::env::var(SLEEPERS).ok().and_then(|it| it.parse().ok()).unwrap_or(0);
+    let options = Options { max_frame_bytes: 2 << 20, ..Options::default() };
+    let log = Embedded::open(directory(), options).expect("the log opens");
+    let started = Relay::start(Config::default(), Arc::new(log)).await.expect("the relay starts");
+    put_to_sleep(&started.relay.sequencer, sleepers).await;
+    let listener = listen().await;
+    grpc::serve(started.relay.clone(), listener, std::future::pending()).await.expect("it serves");
+}
+
+/// Registers members that do nothing.
+async fn put_to_sleep(sequencer: &Sequencer, sleepers: u32) {
+    const LEASE_MS: u64 = 30 * 60 * 1000;
+    const AT_ONCE: u64 = 1_000;
+    let sleepers = u64::from(sleepers);
+    for first in (0..sleepers).step_by(1_000) {
+        let join = |node: u64| Join {
+            namespace: Namespace::default(),
+            // Spread over the whole range, as the ids of real nodes are.
+            node: NodeId(node.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            incarnation: Incarnation(1),
+            previous: None,
+            boot_id: BootId([1; 16]),
+            group: "sleepers".parse().expect("valid"),
+            tags: std::collections::BTreeMap::new(),
+            contact: Some(Contact { beat: Beat(1), asleep: true, lease_ms: LEASE_MS, awake_ms: 0 }),
+        };
+        let answers: Vec<_> = (first..sleepers.min(first + AT_ONCE))
+            .map(|node| sequencer.submit(Record::Join(join(node + 1)), 512, None).expect("room"))
+            .collect();
+        for answer in answers {
+            answer.await.expect("answered").expect("written");
+        }
+    }
+}
+
+async fn serve_echo() {
+    let answer = fs::read(directory().join(ANSWER)).expect("the answer");
+    let answer = encoded::SyncResponse::decode(answer.as_slice()).expect("an answer");
+    let incoming = TcpIncoming::from(listen().await).with_nodelay(Some(true));
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(1_024)
+        .add_service(MailboxServer::new(Echo(answer)))
+        .serve_with_incoming(incoming)
+        .await
+        .expect("it serves");
+}
+
+/// What the transport and the codec cost on their own.
+struct Echo(encoded::SyncResponse);
+
+fn unasked<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("only Sync"))
+}
+
+#[tonic::async_trait]
+impl Mailbox for Echo {
+    type WatchStream =
+        Pin<Box<dyn tokio_stream::Stream<Item = Result<encoded::WatchResponse, Status>> + Send>>;
+
+    async fn sync(&self, _: Request<v1::SyncRequest>) -> Result<Response<encoded::SyncResponse>, Status> {
+        Ok(Response::new(self.0.clone()))
+    }
+
+    async fn read(&self, _: Request<v1::ReadRequest>) -> Result<Response<v1::ReadResponse>, Status> {
+        unasked()
+    }
+
+    async fn write(&self, _: Request<v1::WriteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
+        unasked()
+    }
+
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        unasked()
+    }
+
+    async fn send(&self, _: Request<v1::SendRequest>) -> Result<Response<v1::SendResponse>, Status> {
+        unasked()
+    }
+}
