@@ -150,7 +150,7 @@ mod tests {
         let text = |text: &str| state(&register(Some(Value::Text(text.to_owned()))));
         assert_eq!(text("{\n\"a\": 1 }"), "ads/it register {\"a\":1}");
         assert_eq!(text("no\njson"), "ads/it register \"no\\njson\"");
-        let data = register(Some(Value::Data(vec![1, 255].into())));
+        let data = register(Some(Value::Data(vec![1, 255])));
         assert_eq!(state(&data), "ads/it register 0x01ff");
         assert_eq!(state(&register(None)), "ads/it register (deleted)");
         assert_eq!(json(&register(None))["deleted"], true);
