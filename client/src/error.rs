@@ -53,13 +53,23 @@ pub enum Reason {
 impl From<Status> for Reason {
     fn from(status: Status) -> Self {
         match status.get_details_error_info() {
-            Some(info) => Self::Refused { word: info.reason, message: status.message().to_owned() },
+            Some(info) => Self::Refused { word: info.reason, message: with_violations(&status) },
             None if is_answer(&status) => Self::Refused {
                 word: status.code().description().to_owned(),
                 message: status.message().to_owned(),
             },
             None => Self::NotReached(format!("{}: {}", status.code().description(), status.message())),
         }
+    }
+}
+
+/// What the relay says, and of which fields: without them nobody knows what to mend.
+fn with_violations(status: &Status) -> String {
+    let wrong = status.get_details_bad_request().map(|details| details.field_violations);
+    let fields = wrong.iter().flatten().map(|wrong| format!("{}: {}", wrong.field, wrong.description));
+    match fields.collect::<Vec<_>>().join("; ") {
+        none if none.is_empty() => status.message().to_owned(),
+        fields => format!("{}: {fields}", status.message()),
     }
 }
 

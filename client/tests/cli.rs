@@ -244,6 +244,11 @@ async fn the_exit_code_says_who_has_to_act() {
     let world = World::start().await;
     let refused = run(world.command(&["members", "--tags", "zone>a"])).await;
     assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("FIELD_INVALID") && stderr(&refused).contains("filter"),
+        "{}",
+        stderr(&refused)
+    );
     for wrong in
         [&["get"][..], &["push", "ads/shown", "counter", "add", "many"], &["get", "a/b", "--url", "x"]]
     {

@@ -202,6 +202,7 @@ impl Found {
             told.push(Finding(Level::Warn, format!("{more} further keys exist under two types")));
         }
         let keys = match self.kinds.len() {
+            0 if self.is_whole => return vec![Finding(Level::Ok, "no keys yet".to_owned())],
             1 => "1 key".to_owned(),
             many => format!("{many} keys"),
         };

@@ -64,6 +64,10 @@ fn remedy(word: &str) -> &'static str {
         "BUSY" | "STARTING" | "BEHIND" | "LOG_UNREACHABLE" => "try again in a moment",
         "STORE_FULL" => "make room on the relay's disk",
         "QUOTA" => "remove something first",
+        // The words of gRPC itself, which a web server earns with a 404.
+        "Operation is not implemented or not supported" => {
+            "what answers there is no relay, or another version: check --url or DORMOUSE_URL"
+        }
         _ => "",
     }
 }
