@@ -79,7 +79,7 @@ const ROOMS: &[Room] = &[
     room("relay/src/main.rs",          &["std", "dormouse_relay", "mimalloc", "tokio", "tracing"], &["std::time::Instant", "std::time::SystemTime"]),
     // The client.
     room("client/src/replica",         &["std", "thiserror", "dormouse_proto::ids", "dormouse_proto::lattice", "dormouse_proto::traps"], NOT_PURE),
-    room("client/src/bin",             &["std", "dormouse", "clap", "rustix", "serde_json", "tokio", "tokio_stream", "crate"], ANY),
+    room("client/src/bin",             &["std", "dormouse", "dormouse_proto", "clap", "rustix", "serde_json", "tokio", "tokio_stream", "crate"], ANY),
     room("client/src",                 &["std", "dormouse_proto", "getrandom", "parking_lot", "prost", "prost_types", "serde", "serde_json", "thiserror", "tokio", "tokio_stream", "tonic", "tonic_types", "crate"], ANY),
 ];
 
