@@ -23,8 +23,9 @@ use crate::{
 const FRAME_BYTES: usize = 60 << 10;
 /// Records at which a frame is full: applying a frame holds up readers for its length.
 const FRAME_RECORDS: usize = 1024;
-/// Frames on their way: one is written while the next is handed over.
-const FRAMES_IN_FLIGHT: usize = 2;
+/// Frames on their way. On a log that commits one after the other a second frame would be closed early only to wait:
+/// its records would be written no sooner, and those that come meanwhile would need a third.
+const FRAMES_IN_FLIGHT: usize = 1;
 /// Wait before an append whose outcome is unknown is tried again.
 const RETRY: Duration = Duration::from_millis(50);
 
