@@ -360,7 +360,7 @@ impl<'a> Sync<'a> {
     async fn push(
         &self,
         admitted: &mut Admitted,
-        push: PushRequest,
+        mut push: PushRequest,
         answer: &mut encoded::SyncResponse,
     ) -> Result<Option<Millis>, RelayError> {
         if matches!(admitted.how, Admission::Forked | Admission::Forgotten) {
@@ -388,7 +388,7 @@ impl<'a> Sync<'a> {
                     continue;
                 }
             };
-            if let Some(ttl) = self.push_once(admitted, &push, applied, answer).await? {
+            if let Some(ttl) = self.push_once(admitted, &mut push, applied, answer).await? {
                 return Ok(Some(ttl));
             }
             if answer.push_refused.is_some()
@@ -402,24 +402,27 @@ impl<'a> Sync<'a> {
     }
 
     /// Writes the push and takes its verdict. `None`: no lease was earned by it.
+    ///
+    /// Its deltas go into the record and are there again when it is worth another try.
     async fn push_once(
         &self,
         admitted: &mut Admitted,
-        push: &PushRequest,
+        push: &mut PushRequest,
         applied: Millis,
         answer: &mut encoded::SyncResponse,
     ) -> Result<Option<Millis>, RelayError> {
+        let count = push.deltas.len();
         let record = Push {
             namespace: self.namespace.clone(),
             node: admitted.node,
             incarnation: admitted.incarnation,
             push_no: push.push_no,
             push_id: push.push_id,
-            deltas: push.deltas.clone(),
+            deltas: std::mem::take(&mut push.deltas),
             contact: Some(contact_of(self.call.beat, self.activity, applied)),
         };
-        let bytes = 128 + 96 * push.deltas.len();
-        let outcome = match self.write(Record::Push(record), bytes, Some(RowWriter::PUSH_ACK)).await {
+        let bytes = 128 + 96 * count;
+        let mut outcome = match self.write(Record::Push(record), bytes, Some(RowWriter::PUSH_ACK)).await {
             Ok(outcome) => outcome,
             Err(error) => {
                 answer.push_refused = Some(self.refuse(error));
@@ -427,7 +430,7 @@ impl<'a> Sync<'a> {
             }
         };
         let Verdict::Push(verdict) = &outcome.verdict else { return Ok(None) };
-        self.service.relay.metrics.pushed(result_of(verdict), push.deltas.len());
+        self.service.relay.metrics.pushed(result_of(verdict), count);
         match verdict {
             PushVerdict::Bound { revision, .. } => {
                 answer.pushed = Some(self.ack(push, *revision, &outcome));
@@ -448,6 +451,7 @@ impl<'a> Sync<'a> {
                 Ok(None)
             }
             PushVerdict::Unknown => {
+                push.deltas = std::mem::take(&mut outcome.unheard);
                 *admitted = self.admit().await?;
                 Ok(None)
             }

@@ -10,7 +10,7 @@ mod writer;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use dormouse_proto::{ids::Revision, record::Record};
+use dormouse_proto::{ids::Revision, lattice::Delta, record::Record};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
@@ -42,6 +42,8 @@ pub struct Outcome {
     pub revision: Revision,
     /// The rows that it touched, as the encoded field of the answer that was asked for.
     pub touched: Vec<u8>,
+    /// The deltas of a push whose node was no member, for another try; nothing is remembered of it.
+    pub unheard: Vec<Delta>,
 }
 
 /// A record was not written, or nobody can say yet whether it was.

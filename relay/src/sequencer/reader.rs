@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::{Applied, Outcome, Shared};
 use crate::{
     log::{LogReader, Position, ReadError, SnapshotId, StoredFrame},
-    state::{Fold, Verdict},
+    state::{Fold, PushVerdict, Verdict},
 };
 
 /// Wait before a log that does not deliver is read anew.
@@ -179,5 +179,9 @@ fn outcome(fold: &Fold, record: &Record, verdict: Verdict, touched: Option<u32>)
         view.write_touched(deltas, &mut writer);
         writer.finish();
     }
-    Outcome { verdict, revision: fold.revision(), touched: rows }
+    let unheard = match changed {
+        Some((_, deltas)) if verdict == Verdict::Push(PushVerdict::Unknown) => deltas.clone(),
+        _ => Vec::new(),
+    };
+    Outcome { verdict, revision: fold.revision(), touched: rows, unheard }
 }
