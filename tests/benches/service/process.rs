@@ -10,7 +10,6 @@ use std::{
     pin::Pin,
     process::{Child, Command, Stdio},
     sync::Arc,
-    time::Duration,
 };
 
 use dormouse_proto::{
@@ -76,16 +75,16 @@ impl Process {
         Self { child, url: url.trim().to_owned(), _dir: dir }
     }
 
-    /// Processor time of all its threads so far.
-    pub(crate) fn cpu(&self) -> Duration {
+    /// Processor time of all its threads so far, in microseconds.
+    pub(crate) fn cpu_us(&self) -> f64 {
         /// Fields behind the name of the program: user time is the 12th, system time the 13th.
         const USER: usize = 11;
-        /// The kernel's unit of these times, the same on every machine that this runs on: USER_HZ is 100.
-        const TICK: Duration = Duration::from_millis(10);
+        /// The unit in which the kernel tells programs of these times is a hundredth of a second.
+        const TICK_US: f64 = 10_000.0;
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the child lives");
         let behind_name = stat.rsplit_once(") ").expect("a name in brackets").1;
-        let ticks = behind_name.split(' ').skip(USER).take(2).map(|it| it.parse::<u32>().expect("a number"));
-        TICK * ticks.sum()
+        let ticks = behind_name.split(' ').skip(USER).take(2).map(|it| it.parse::<f64>().expect("a number"));
+        TICK_US * ticks.sum::<f64>()
     }
 }
 
