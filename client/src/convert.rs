@@ -1,0 +1,264 @@
+//! Wire messages become the replica's words here, and nowhere else. Strings are moved.
+
+use dormouse_proto::{
+    ids::{Incarnation, NodeId, PushId, PushNo, Revision},
+    lattice::Value,
+    wire::v1,
+};
+use tonic::Code;
+
+use crate::replica::{
+    Outgoing, Replica,
+    message::{Ack, Admission, Chunk, KeyRows, MemberRow, Refusal, Restart, Rows, Settled, Verdict},
+};
+
+/// What an answer meant, beside what the replica took in.
+#[derive(Debug, Default)]
+pub(crate) struct Absorbed {
+    pub(crate) acked: Option<(Revision, i32)>,
+    pub(crate) push_refused: Option<v1::Refusal>,
+    pub(crate) pull_refused: Option<v1::Refusal>,
+    pub(crate) progress: Option<crate::replica::Progress>,
+    pub(crate) send_tags: bool,
+    pub(crate) members: Option<v1::MemberCounts>,
+    pub(crate) inbox: Vec<v1::InboxMessage>,
+}
+
+/// Takes a whole answer in, in the order that the replica asks for.
+pub(crate) fn absorb(replica: &mut Replica, answer: v1::SyncResponse) -> Absorbed {
+    use v1::sync_response::{PullResult, PushResult};
+    let v1::SyncResponse {
+        lease,
+        push_result,
+        pull_result,
+        settled: fate,
+        members,
+        retry_after_ms: _,
+        conditions: _,
+    } = answer;
+    let mut absorbed = Absorbed {
+        members,
+        ..Absorbed::default()
+    };
+    let mut push_result = push_result;
+    // A push whose outcome nobody can know is a matter of the old identity, so it comes before a new one.
+    if let Some(PushResult::PushRefused(refused)) = &push_result
+        && verdict(refused) == Verdict::OutcomeUnknown
+    {
+        replica.absorb_refusal(&refusal(refused));
+        push_result = None;
+    }
+    if let Some(lease) = lease {
+        absorbed.send_tags = lease.send_tags;
+        absorb_lease(replica, &lease);
+    }
+    match push_result {
+        Some(PushResult::Pushed(pushed)) => {
+            absorbed.acked = Some((Revision(pushed.revision), pushed.durability));
+            replica.absorb_ack(ack(pushed));
+        }
+        Some(PushResult::PushRefused(refused)) => {
+            replica.absorb_refusal(&refusal(&refused));
+            absorbed.push_refused = Some(refused);
+        }
+        None => {}
+    }
+    if let Some(fate) = fate.and_then(|fate| settled(&fate)) {
+        replica.absorb_settled(fate);
+    }
+    match pull_result {
+        Some(PullResult::Chunk(mut it)) => {
+            absorbed.inbox = std::mem::take(&mut it.inbox);
+            absorbed.progress = Some(replica.absorb_chunk(chunk(it)));
+        }
+        Some(PullResult::PullRefused(refused)) => absorbed.pull_refused = Some(refused),
+        None => {}
+    }
+    absorbed
+}
+
+fn absorb_lease(replica: &mut Replica, lease: &v1::Lease) {
+    use v1::lease::Admission as Wire;
+    let admission = match lease.admission() {
+        Wire::Unspecified | Wire::Renewed => Admission::Renewed,
+        Wire::Joined => Admission::Joined,
+        Wire::Readmitted => Admission::Readmitted,
+        Wire::Forked => Admission::Forked,
+        Wire::Forgotten => Admission::Forgotten,
+    };
+    if let Ok(node) = lease.node_id.parse::<NodeId>() {
+        replica.absorb_lease(admission, node, Incarnation(lease.incarnation));
+    }
+}
+
+/// Push and pull of one transmission.
+pub(crate) fn outgoing(it: Outgoing<'_>, max_bytes: u32) -> (Option<v1::Push>, v1::Pull, u64) {
+    let push = it.push.map(|push| v1::Push {
+        push_no: push.push_no.into(),
+        deltas: push.deltas.iter().cloned().map(Into::into).collect(),
+        push_id: push.push_id.0.to_be_bytes().to_vec().into(),
+        retried: push.retried,
+    });
+    let pull = v1::Pull {
+        token: it.pull.token.to_vec().into(),
+        collections: it.pull.collections.to_vec(),
+        acked: it.pull.acked.iter().map(|revision| revision.0).collect(),
+        held_since: it.pull.held_since.map_or(0, u64::from),
+        max_bytes,
+        min_revision: 0,
+    };
+    (push, pull, it.head.into())
+}
+
+fn ack(it: v1::PushAck) -> Ack {
+    let v1::PushAck {
+        push_no,
+        revision,
+        as_of,
+        durability: _,
+        keys,
+    } = it;
+    Ack {
+        push_no: PushNo(push_no),
+        revision: Revision(revision),
+        as_of: Revision(as_of),
+        keys: keys.into_iter().filter_map(key_rows).collect(),
+    }
+}
+
+fn settled(it: &v1::Settled) -> Option<Settled> {
+    let v1::Settled {
+        push_no,
+        push_id,
+        refused,
+        revision,
+    } = it;
+    let push_id = <[u8; 8]>::try_from(&push_id[..]).ok()?;
+    Some(Settled {
+        push_no: PushNo(*push_no),
+        push_id: PushId(u64::from_be_bytes(push_id)),
+        bound: refused.is_empty().then_some(Revision(*revision)),
+    })
+}
+
+fn verdict(it: &v1::Refusal) -> Verdict {
+    match it.reason.as_str() {
+        "STALE" => Verdict::Stale,
+        "QUOTA" => Verdict::Quota,
+        "OUTCOME_UNKNOWN" => Verdict::OutcomeUnknown,
+        "BUSY" | "STARTING" | "BEHIND" | "LOG_UNREACHABLE" | "STORE_FULL" => Verdict::Later,
+        // A reason of a newer relay: its code tells whether anything was decided.
+        _ => match Code::from(it.code) {
+            Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => Verdict::Invalid,
+            _ => Verdict::Later,
+        },
+    }
+}
+
+fn refusal(it: &v1::Refusal) -> Refusal {
+    Refusal {
+        reason: it.reason.clone(),
+        verdict: verdict(it),
+        deltas: it
+            .violations
+            .iter()
+            .filter_map(|wrong| delta_index(&wrong.field))
+            .collect(),
+    }
+}
+
+/// The 3 of `push.deltas[3].set.add[0]`.
+fn delta_index(field: &str) -> Option<usize> {
+    let (_, rest) = field.split_once("deltas[")?;
+    rest.split_once(']')?.0.parse().ok()
+}
+
+/// Takes a chunk apart.
+pub(crate) fn chunk(it: v1::Chunk) -> Chunk {
+    let restart = match it.restart() {
+        v1::chunk::Restart::Unspecified => None,
+        v1::chunk::Restart::Compacted => Some(Restart::Compacted),
+        v1::chunk::Restart::Lost => Some(Restart::Lost),
+        v1::chunk::Restart::BadToken => Some(Restart::BadToken),
+    };
+    let v1::Chunk {
+        as_of,
+        caught_up,
+        token,
+        rows_left,
+        caught_up_in,
+        restart: _,
+        restarted,
+        members,
+        inbox: _,
+        keys,
+    } = it;
+    Chunk {
+        as_of: Revision(as_of),
+        caught_up,
+        caught_up_in,
+        token: token.into(),
+        rows_left,
+        restart,
+        restarted,
+        members: members.into_iter().filter_map(member).collect(),
+        keys: keys.into_iter().filter_map(key_rows).collect(),
+    }
+}
+
+fn member(it: v1::Member) -> Option<MemberRow> {
+    Some(MemberRow {
+        gone: it.state() == v1::member::State::Gone,
+        node: it.node_id.parse().ok()?,
+        incarnation: Incarnation(it.incarnation),
+        group: it.group,
+    })
+}
+
+/// The rows of one key; `None`: of a type that this build does not know.
+pub(crate) fn key_rows(it: v1::KeyState) -> Option<KeyRows> {
+    use v1::key_state::State;
+    let v1::KeyState {
+        collection,
+        key,
+        state,
+    } = it;
+    let rows = match state? {
+        State::Counter(v1::CounterState { value, total }) => Rows::Counter { value, total },
+        State::Set(v1::SetState { present, removed }) => Rows::Set { present, removed },
+        State::Register(v1::RegisterState { value, stamp_ms }) => Rows::Register {
+            value: value.and_then(|value| Value::try_from(value).ok()),
+            stamp_ms,
+        },
+        State::Flag(_) | State::Max(_) | State::Min(_) | State::Events(_) | State::Presence(_) => {
+            return None;
+        }
+    };
+    Some(KeyRows {
+        collection,
+        key,
+        rows,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_violation_names_its_delta() {
+        assert_eq!(delta_index("push.deltas[31].set.add[0]"), Some(31));
+        assert_eq!(delta_index("push.push_no"), None);
+    }
+
+    #[test]
+    fn a_reason_of_a_newer_relay_is_judged_by_its_code() {
+        let refused = |code: Code| v1::Refusal {
+            code: code as i32,
+            reason: "NEW".into(),
+            ..Default::default()
+        };
+        assert_eq!(verdict(&refused(Code::InvalidArgument)), Verdict::Invalid);
+        assert_eq!(verdict(&refused(Code::Unavailable)), Verdict::Later);
+    }
+}

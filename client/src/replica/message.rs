@@ -1,0 +1,180 @@
+//! What a relay says, in the replica's own words. `convert.rs` makes these from the wire, strings moved, not copied.
+
+use dormouse_proto::{
+    ids::{Incarnation, NodeId, PushId, PushNo, Revision},
+    lattice::{Delta, Value},
+};
+
+/// Some rows of one key. They replace what is held, row by row, newest `as_of` first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRows {
+    /// The collection.
+    pub collection: String,
+    /// The key.
+    pub key: String,
+    /// Its rows.
+    pub rows: Rows,
+}
+
+/// Rows by type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// The one row of a counter.
+    Counter {
+        /// What a reader sees.
+        value: i64,
+        /// What a reset names.
+        total: i64,
+    },
+    /// Elements of a set.
+    Set {
+        /// In the set.
+        present: Vec<String>,
+        /// Not in the set.
+        removed: Vec<String>,
+    },
+    /// The one row of a register.
+    Register {
+        /// Its content; `None`: deleted.
+        value: Option<Value>,
+        /// The winning write's stamp.
+        stamp_ms: u64,
+    },
+}
+
+/// A push was bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ack {
+    /// Which push.
+    pub push_no: PushNo,
+    /// Where it was bound.
+    pub revision: Revision,
+    /// When `keys` were read; not below `revision`.
+    pub as_of: Revision,
+    /// The touched rows. What is left out is exactly what the delta asked for.
+    pub keys: Vec<KeyRows>,
+}
+
+/// What a refused push means for its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not decided: the same push may be sent again.
+    Later,
+    /// Some deltas can never be accepted.
+    Invalid,
+    /// The namespace is full: what makes it grow is refused.
+    Quota,
+    /// The history that some contexts need was collected.
+    Stale,
+    /// Bound or not, nobody can know.
+    OutcomeUnknown,
+}
+
+/// A push was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The relay's word for it, for reports.
+    pub reason: String,
+    /// What it means.
+    pub verdict: Verdict,
+    /// Indexes of the offending deltas; empty: the push as a whole.
+    pub deltas: Vec<usize>,
+}
+
+/// The fate of the node's last push, from the same view as the chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Which push ...
+    pub push_no: PushNo,
+    /// ... and whose.
+    pub push_id: PushId,
+    /// Where it was bound; `None`: refused.
+    pub bound: Option<Revision>,
+}
+
+/// Why a pull starts over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// Dead rows that may still be shown here were collected.
+    Compacted,
+    /// The log has lost what was shown here.
+    Lost,
+    /// The token was none.
+    BadToken,
+}
+
+/// A bounded piece of backlog.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// The revision that it was built at.
+    pub as_of: Revision,
+    /// The view is now exactly the state at `as_of`.
+    pub caught_up: bool,
+    /// Collections that are at their end; with `caught_up`: all that were asked for.
+    pub caught_up_in: Vec<String>,
+    /// To be sent with the next pull.
+    pub token: Vec<u8>,
+    /// An upper bound of what is left.
+    pub rows_left: u64,
+    /// Why the pull starts over.
+    pub restart: Option<Restart>,
+    /// Collections that start over; empty: all.
+    pub restarted: Vec<String>,
+    /// Members' rows.
+    pub members: Vec<MemberRow>,
+    /// Rows.
+    pub keys: Vec<KeyRows>,
+}
+
+/// One member, or one that was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRow {
+    /// Who.
+    pub node: NodeId,
+    /// In which incarnation.
+    pub incarnation: Incarnation,
+    /// What it runs.
+    pub group: String,
+    /// It is a member no more.
+    pub gone: bool,
+}
+
+/// How a call found the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Admission {
+    /// As it was.
+    #[default]
+    Renewed,
+    /// New.
+    Joined,
+    /// Declared gone, wrongly; the same node, the next incarnation.
+    Readmitted,
+    /// Another process holds the id; a new one was given.
+    Forked,
+    /// The relay forgot the node; a new id was given, and a push that was sent before may have been bound.
+    Forgotten,
+}
+
+/// What becomes of part of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was not and will not be applied.
+    Dropped {
+        /// The relay's word: `STALE`, `CONTEXT_INVALID`, `QUOTA`, `LOST`, ...
+        reason: String,
+    },
+    /// `AT_RISK`: its push was sent, and nobody can know whether it was applied.
+    Unknown {
+        /// It says the same however often it is applied, so it is pushed again.
+        repeated: bool,
+    },
+}
+
+/// A write, or a part of one, did not end as the program was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What was asked for.
+    pub delta: Delta,
+    /// What became of it.
+    pub fate: Fate,
+}

@@ -1,0 +1,118 @@
+//! The way down: chunks, and pulls that start over.
+
+use dormouse_proto::{ids::Revision, lattice::Change};
+
+use super::{
+    Follow, Path, Replica,
+    intent::{Intent, each},
+    message::{Chunk, KeyRows, MemberRow, Restart},
+};
+
+/// How far a pull has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The view is exactly the state at the chunk's revision.
+    pub caught_up: bool,
+    /// An upper bound of what is left.
+    pub rows_left: u64,
+}
+
+impl Replica {
+    /// Takes in a piece of backlog. What [`absorb_settled`](Self::absorb_settled) says of the same answer comes first.
+    pub fn absorb_chunk(&mut self, chunk: Chunk) -> Progress {
+        let behind = Progress {
+            caught_up: false,
+            rows_left: chunk.rows_left,
+        };
+        if let Some(restart) = chunk.restart {
+            self.restart(restart, &chunk.restarted, chunk.as_of);
+            // Rows were left out because their acknowledgement had arrived; but that they arrived before the restart
+            // says nothing of what this pull must deliver. So nothing else of it is taken, and the next request, with
+            // the same token and nothing acknowledged, starts over completely.
+            if !self.acked.is_empty() {
+                self.acked.clear();
+                return behind;
+            }
+        }
+        self.token = chunk.token;
+        self.held_since = None;
+        self.head = self.head.max(chunk.as_of);
+        self.hold(chunk.as_of, chunk.keys);
+        self.members.put(chunk.as_of, chunk.members);
+        if chunk.caught_up {
+            self.held.reach_all(chunk.as_of);
+            self.members.reach(chunk.as_of);
+            self.acked.retain(|revision| *revision > chunk.as_of);
+        } else {
+            self.reach(&chunk.caught_up_in, chunk.as_of);
+        }
+        self.settle_what_arrived(chunk.as_of);
+        Progress {
+            caught_up: chunk.caught_up,
+            ..behind
+        }
+    }
+
+    fn reach(&mut self, names: &[String], at: Revision) {
+        for name in names {
+            if name == Follow::MEMBERS {
+                self.members.reach(at);
+            } else {
+                self.held.reach(name, at);
+            }
+        }
+    }
+
+    fn restart(&mut self, restart: Restart, names: &[String], answered_at: Revision) {
+        let names = if restart == Restart::Compacted { names } else { &[] };
+        self.held.restart(names);
+        if names.is_empty() || names.iter().any(|name| name == Follow::MEMBERS) {
+            self.members.restart();
+        }
+        if restart == Restart::Lost {
+            self.lose_history(answered_at);
+        }
+    }
+
+    /// What is held may come from a history that the log has lost. It is still shown, but it is no context any more.
+    fn lose_history(&mut self, answered_at: Revision) {
+        self.head = answered_at;
+        self.held.lose_history();
+        self.members.lose_history();
+        if let Some(push) = &mut self.sealed {
+            push.bound = None;
+            push.void = false;
+        }
+        let mut dropped: Vec<(Path, Option<Change>)> = Vec::new();
+        self.outbox.change_each(|saying| {
+            let change = each!(&mut saying.intent, it => it.without_history());
+            dropped.push((saying.path.clone(), change));
+        });
+        for (path, change) in dropped {
+            self.report_dropped(&path, change, "LOST");
+        }
+    }
+
+    /// Takes in keys that were read on their own, each of them as a whole.
+    pub fn absorb_read(&mut self, as_of: Revision, paths: &[Path], keys: Vec<KeyRows>) {
+        for path in paths {
+            self.held.fetched(path);
+        }
+        self.hold(as_of, keys);
+        self.head = self.head.max(as_of);
+    }
+
+    /// Holds rows. Before the first chunk the relay must learn how old the oldest of them is.
+    pub(super) fn hold(&mut self, as_of: Revision, keys: Vec<KeyRows>) {
+        if self.token.is_empty() && !keys.is_empty() {
+            let oldest = self.held_since.unwrap_or(as_of);
+            self.held_since = Some(oldest.min(as_of));
+        }
+        self.held.put(as_of, keys);
+    }
+
+    /// The members, in the order of their ids; `None`: `@members` is not followed.
+    pub fn members(&self) -> Option<impl Iterator<Item = &MemberRow>> {
+        self.held.follow().members().then(|| self.members.iter())
+    }
+}
