@@ -13,7 +13,7 @@ use crate::{
     rows::{self, RowNo, Shown},
     truth::read,
     violation::{Violation, ensure, violation},
-    world::{DEAD_ROWS, TOMBSTONES, World},
+    world::{TOMBSTONES, World, dead_rows},
 };
 
 impl World {
@@ -175,11 +175,12 @@ impl World {
         let ended = view.roster_entries().filter(|(_, entry)| entry.gone.is_some()).count() as u64;
         let live = view.members().len() as u64;
         let tombstones = view.roster_entries().filter(|(_, it)| view.tombstone(it.node).is_some()).count();
-        let bound = DEAD_ROWS.max(live / 4);
+        let kept = dead_rows(self.faults);
+        let bound = kept.max(live / 4);
         ensure(ended <= bound && tombstones as u64 <= TOMBSTONES, || {
             format!("I9: {ended} rows of ended members, {tombstones} tombstones")
         })?;
-        let (dead, bound) = (view.dead_rows(), rows::COLLECTIONS.len() as u64 * DEAD_ROWS.max(2));
+        let (dead, bound) = (view.dead_rows(), rows::COLLECTIONS.len() as u64 * kept.max(2));
         ensure(dead <= bound, || format!("I9: {dead} dead rows, at most {bound} may be kept"))
     }
 

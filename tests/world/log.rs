@@ -18,10 +18,8 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     entries: Vec<Entry>,
+    kept: usize,
 }
-
-/// The frames that no loss takes: they hold the policy, without which nothing would be collected.
-const KEPT: usize = 4;
 
 impl Log {
     /// How many frames there are.
@@ -53,9 +51,14 @@ impl Log {
         self.entries.push(entry);
     }
 
+    /// No loss takes what is there by now: it holds the policy, without which nothing would be collected.
+    pub fn keep(&mut self) {
+        self.kept = self.entries.len();
+    }
+
     /// Loses some frames at the end; returns how many.
     pub fn lose_tail(&mut self, frames: usize) -> usize {
-        let left = self.entries.len().saturating_sub(frames).max(KEPT.min(self.entries.len()));
+        let left = self.entries.len().saturating_sub(frames).max(self.kept);
         let lost = self.entries.len() - left;
         self.entries.truncate(left);
         lost

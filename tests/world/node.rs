@@ -8,7 +8,7 @@ use dormouse::{
     simulation,
 };
 use dormouse_proto::{
-    ids::{Beat, BootId, CallId, OnceId, PushId},
+    ids::{Beat, BootId, CallId, OnceId, PushId, Revision},
     lattice::{Change, Type, Value},
     traps::Trap,
     wire::v1::{self, chunk::Restart, lease::Admission, sync_response as response},
@@ -194,19 +194,23 @@ impl World {
         }
         it.beat += 1;
         let (push, pull, head) = simulation::outgoing(&mut it.replica);
-        let request = Request {
+        let mut request = Request {
             boot_id: it.boot_id,
             node: it.replica.node(),
             beat: Beat(it.beat),
             call_id,
             head,
             push: push.filter(|_| carries.push),
-            pull: carries.pull.then_some(pull),
+            pull: carries.pull.then(|| pull.clone()),
             max_bytes: carries.max_bytes,
         };
+        if self.faults.regress && request.pull.is_none() && !self.truth().machine.fold.is_valid(Revision(head)) {
+            // Only a chunk can say that a history is lost, and the acknowledgement would hide that it is.
+            request.pull = Some(pull);
+        }
         self.say(|| {
             let push = request.push.as_ref().map(|push| push.push_no);
-            format!("node {node} calls relay {relay}: push {push:?}, pull {}, head {head}", carries.pull)
+            format!("node {node} calls relay {relay}: push {push:?}, pull {}, head {head}", request.pull.is_some())
         });
         if self.chance(self.loss) {
             self.say(|| "   the request is lost".into());
@@ -240,7 +244,8 @@ impl World {
         let had_node = it.replica.node();
         let progress = simulation::absorb(&mut it.replica, answer.clone());
         let reports = it.replica.take_reports();
-        self.say(|| format!("   absorbed: {progress:?}, reports {reports:?}"));
+        self.say(|| tell(answer, &reports));
+        self.say(|| format!("   absorbed: {progress:?}"));
         self.follow_identity(node, answer, had_node.is_some(), &reports);
         self.follow_push(node, relay, answer, &deltas);
         let acks_sent = request.pull.as_ref().is_some_and(|pull| !pull.acked.is_empty());
@@ -359,4 +364,34 @@ impl World {
             _ => None,
         }
     }
+}
+
+/// An answer, for traces.
+fn tell(answer: &v1::SyncResponse, reports: &[Report]) -> String {
+    let rows = |keys: &[v1::KeyState]| -> String {
+        let told = rows::told(keys).unwrap_or_default().into_iter();
+        told.map(|it| format!("{} = {:?}; ", rows::name(it.row), it.shown)).collect()
+    };
+    let lease = answer.lease.as_ref().map(|it| (it.node_id.as_str(), it.incarnation, it.admission()));
+    let push = match &answer.push_result {
+        None => String::new(),
+        Some(response::PushResult::Pushed(ack)) => {
+            format!(", acknowledged {} as of {}: {}", ack.revision, ack.as_of, rows(&ack.keys))
+        }
+        Some(response::PushResult::PushRefused(it)) => format!(", refused {}", it.reason),
+    };
+    let pull = match &answer.pull_result {
+        None => String::new(),
+        Some(response::PullResult::PullRefused(it)) => format!(", no chunk: {}", it.reason),
+        Some(response::PullResult::Chunk(it)) => format!(
+            ", chunk as of {}, {:?} {:?}, at the end of {:?}: {}",
+            it.as_of,
+            it.restart(),
+            it.restarted,
+            it.caught_up_in,
+            rows(&it.keys)
+        ),
+    };
+    let settled = answer.settled.as_ref().map(|it| (it.push_no, it.revision, it.refused.as_str()));
+    format!("   answer: {lease:?}, settled {settled:?}{push}{pull}, reports {reports:?}")
 }

@@ -168,7 +168,9 @@ impl Shadow {
         self.before.extend(registry.get(&push_id).iter().flat_map(|meant| &meant.before));
         for (row, mut earlier) in said {
             if stale.contains(&row) {
+                // It is said again as by somebody who has seen nothing (C5).
                 earlier.seen = Some(Seen::default());
+                earlier.own.clear();
                 if earlier.op == Op::Remove {
                     continue;
                 }

@@ -286,7 +286,7 @@ impl<'a> Call<'a> {
             deltas: push.deltas.clone(),
             contact: Some(contact(self.request.beat)),
         });
-        if self.world.faults.late && self.world.chance(0.12) {
+        if self.world.faults.late && self.world.chance(0.2) {
             self.world.late.push(record.clone());
         }
         self.world.stats.pushes += 1;

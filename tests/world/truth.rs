@@ -63,7 +63,6 @@ struct Books {
     bound: HashMap<PushId, u64>,
     refused: HashMap<PushId, u64>,
     once: HashSet<(RowNo, OnceId)>,
-    trap: Option<Trap>,
 }
 
 impl Truth {
@@ -80,7 +79,6 @@ impl Truth {
             bound: HashMap::new(),
             refused: HashMap::new(),
             once: HashSet::new(),
-            trap,
         };
         Self { machine: Machine::new(trap), books, verdicts: Vec::new(), hash: None }
     }

@@ -26,7 +26,9 @@ pub const RELAYS: usize = 3;
 /// How many nodes there are at first.
 pub const NODES: usize = 4;
 /// Dead rows that each collection keeps.
-pub const DEAD_ROWS: u64 = 3;
+pub const fn dead_rows(faults: Faults) -> u64 {
+    if faults.hungry { 1 } else { 3 }
+}
 /// Tombstones that are kept.
 pub const TOMBSTONES: u64 = 2;
 /// How far a register's stamp may be ahead.
@@ -159,12 +161,13 @@ impl World {
             world.reconnect(relay)?;
         }
         let policy = Policy {
-            dead_rows_min: Some(DEAD_ROWS),
+            dead_rows_min: Some(dead_rows(faults)),
             tombstones_max: Some(TOMBSTONES),
             stamp_skew_ms: Some(SKEW_MS),
             ..Policy::default()
         };
         world.write(0, Record::Policy(policy))?;
+        world.log.keep();
         world.nodes = (0..NODES).map(|name| Node::new(name, &mut world.rng, trap)).collect();
         Ok(world)
     }
