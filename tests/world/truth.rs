@@ -173,7 +173,7 @@ impl Books {
                 self.compare(fold, &push.deltas, revision.0)
             }
             PushVerdict::Refused(_) => {
-                self.refused.insert(id, fold.revision().0);
+                self.refused.entry(id).or_insert(fold.revision().0);
                 Ok(())
             }
             _ => Ok(()),
