@@ -58,6 +58,7 @@ fn run_clean(seed: u64, total: &mut Stats) {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how long it takes is printed and decides nothing")]
 fn at_least_20000_histories_of_nodes_relays_and_a_log_break_no_invariant() {
     let (started, mut total) = (Instant::now(), Stats::default());
     let old = old_seeds();

@@ -1,7 +1,10 @@
 //! One invocation.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -9,15 +12,17 @@ use dormouse_proto::wire::v1::{self, mailbox_client::MailboxClient};
 use tokio::time::Instant;
 
 use crate::{
+    connection::Budget,
     convert::key_rows,
     error::{Reason, Stale},
-    handles::{Counter, Register, Set},
+    handles::{Counter, Invocation, Register, Set},
     members::Members,
-    node::{Says, Shared, State},
+    node::Shared,
     replica::{
         Path, Pending,
         message::{KeyRows, Report},
     },
+    state::{Says, State},
 };
 
 /// When an invocation ends, if that is known. From a `SystemTime` or the `Duration` that is left; one in the past or of
@@ -139,8 +144,8 @@ pub struct Awake {
     shared: Arc<Shared>,
     number: u64,
     deadline: Deadline,
-    /// Writes that had been taken when it began.
-    said_before: u64,
+    /// Something was written through one of its handles.
+    wrote: Arc<AtomicBool>,
 }
 
 impl Drop for Awake {
@@ -154,7 +159,7 @@ impl Awake {
         let mut state = shared.state.lock();
         Self {
             number: state.enter(deadline),
-            said_before: state.said,
+            wrote: Arc::default(),
             shared: Arc::clone(shared),
             deadline,
         }
@@ -164,19 +169,26 @@ impl Awake {
         self.deadline
     }
 
+    const fn invocation(&self) -> Invocation<'_> {
+        Invocation {
+            shared: &self.shared,
+            wrote: &self.wrote,
+        }
+    }
+
     /// The counter at `collection/key`.
     pub fn counter(&self, path: &str) -> Counter {
-        Counter::new(&self.shared, path)
+        Counter::new(self.invocation(), path)
     }
 
     /// The set at `collection/key`.
     pub fn set(&self, path: &str) -> Set {
-        Set::new(&self.shared, path)
+        Set::new(self.invocation(), path)
     }
 
     /// The register at `collection/key`, which holds a `T` as JSON.
     pub fn register<T>(&self, path: &str) -> Register<T> {
-        Register::new(&self.shared, path)
+        Register::new(self.invocation(), path)
     }
 
     /// How much the view can be trusted.
@@ -283,7 +295,7 @@ impl Awake {
                     client.read(request).await
                 }
             };
-            let page = self.shared.connection.call(left, send).await?;
+            let page = self.shared.connection.call(Budget::new(left), send).await?;
             as_of = as_of.min(page.as_of);
             keys.extend(page.keys.into_iter().filter_map(key_rows));
             if page.next_page_token.is_empty() {
@@ -334,7 +346,7 @@ impl Awake {
                 },
             };
         }
-        if said == self.said_before {
+        if !self.wrote.load(Ordering::Relaxed) {
             return Slept::Nothing;
         }
         let (revision, durability) = state

@@ -85,6 +85,30 @@ pub(crate) struct Connection {
     opened: Mutex<u64>,
 }
 
+/// What a call may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    time: Duration,
+    /// The kept channel has just answered, within the same conversation: a long answer on it is no sign of its death.
+    channel_is_proven: bool,
+}
+
+impl Budget {
+    pub(crate) const fn new(time: Duration) -> Self {
+        Self {
+            time,
+            channel_is_proven: false,
+        }
+    }
+
+    pub(crate) const fn on_proven_channel(time: Duration) -> Self {
+        Self {
+            time,
+            channel_is_proven: true,
+        }
+    }
+}
+
 /// What is left to do after a failed attempt.
 enum Next {
     /// It is an answer, if an unwelcome one.
@@ -126,13 +150,13 @@ impl Connection {
     /// Makes a call, twice if need be, within `budget`. `send` is asked for each transmission.
     pub(crate) async fn call<T, F>(
         &self,
-        budget: Duration,
+        budget: Budget,
         mut send: impl FnMut(Channel, Attempt) -> F,
     ) -> Result<T, Reason>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let ends_at = Instant::now() + budget;
+        let ends_at = Instant::now() + budget.time;
         let mut second = false;
         loop {
             let left = ends_at.saturating_duration_since(Instant::now());
@@ -141,11 +165,12 @@ impl Connection {
             let timeout = match (second, is_new) {
                 (true, _) => left,
                 (false, true) => left / 2,
+                (false, false) if budget.channel_is_proven => left,
                 (false, false) => (left / 2).min(FIRST_ATTEMPT),
             };
             let token = self.token.clone();
-            let sent = tokio::time::timeout(timeout, send(channel, Attempt { timeout, token })).await;
-            let status = match sent {
+            let outcome = tokio::time::timeout(timeout, send(channel, Attempt { timeout, token })).await;
+            let status = match outcome {
                 Ok(Ok(answer)) => {
                     self.heard(number);
                     return Ok(answer.into_inner());

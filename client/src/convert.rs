@@ -98,8 +98,8 @@ fn absorb_lease(replica: &mut Replica, lease: &v1::Lease) {
 }
 
 /// Push and pull of one transmission.
-pub(crate) fn outgoing(it: Outgoing<'_>, max_bytes: u32) -> (Option<v1::Push>, v1::Pull, u64) {
-    let push = it.push.map(|push| v1::Push {
+pub(crate) fn outgoing(it: &Outgoing<'_>, max_bytes: u32) -> (Option<v1::Push>, v1::Pull, u64) {
+    let push = it.push.as_ref().map(|push| v1::Push {
         push_no: push.push_no.into(),
         deltas: push.deltas.iter().cloned().map(Into::into).collect(),
         push_id: push.push_id.0.to_be_bytes().to_vec().into(),

@@ -3,7 +3,10 @@
 
 use std::{
     marker::PhantomData,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -18,18 +21,28 @@ use crate::{
     replica::{Path, Replica, WriteError},
 };
 
+/// What a handle belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Invocation<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    /// Something was written through one of its handles.
+    pub(crate) wrote: &'a Arc<AtomicBool>,
+}
+
 /// A key of the node's replica.
 #[derive(Clone, Debug)]
 struct Place {
     shared: Arc<Shared>,
     path: Result<Path, WriteError>,
+    wrote: Arc<AtomicBool>,
 }
 
 impl Place {
-    fn new(shared: &Arc<Shared>, path: &str) -> Self {
+    fn new(invocation: Invocation<'_>, path: &str) -> Self {
         Self {
-            shared: Arc::clone(shared),
+            shared: Arc::clone(invocation.shared),
             path: path.parse(),
+            wrote: Arc::clone(invocation.wrote),
         }
     }
 
@@ -43,7 +56,9 @@ impl Place {
         write: impl FnOnce(&mut Replica, &Path) -> Result<(), WriteError>,
     ) -> Result<(), WriteError> {
         let path = self.path.as_ref().map_err(Clone::clone)?;
-        self.shared.write(|replica| write(replica, path))
+        self.shared.write(|replica| write(replica, path))?;
+        self.wrote.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn malformed(&self, wrong: &InvalidName) -> WriteError {
@@ -59,8 +74,8 @@ impl Place {
 pub struct Counter(Place);
 
 impl Counter {
-    pub(crate) fn new(shared: &Arc<Shared>, path: &str) -> Self {
-        Self(Place::new(shared, path))
+    pub(crate) fn new(invocation: Invocation<'_>, path: &str) -> Self {
+        Self(Place::new(invocation, path))
     }
 
     /// The value, own writes included. Zero also stands for "nothing is known": see [`known`](Self::known).
@@ -126,8 +141,8 @@ fn signed(n: u64) -> Result<i64, WriteError> {
 pub struct Set(Place);
 
 impl Set {
-    pub(crate) fn new(shared: &Arc<Shared>, path: &str) -> Self {
-        Self(Place::new(shared, path))
+    pub(crate) fn new(invocation: Invocation<'_>, path: &str) -> Self {
+        Self(Place::new(invocation, path))
     }
 
     /// Whether the element is in the set; `None`: the key is not followed, or nothing was ever heard of it.
@@ -180,9 +195,9 @@ pub struct Register<T> {
 }
 
 impl<T> Register<T> {
-    pub(crate) fn new(shared: &Arc<Shared>, path: &str) -> Self {
+    pub(crate) fn new(invocation: Invocation<'_>, path: &str) -> Self {
         Self {
-            place: Place::new(shared, path),
+            place: Place::new(invocation, path),
             content: PhantomData,
         }
     }
@@ -190,7 +205,7 @@ impl<T> Register<T> {
     /// The content as it is; `None`: nothing is there, or nothing is known.
     pub fn raw(&self) -> Option<Value> {
         self.place
-            .read(|replica, path| replica.register(path).map(|value| value.cloned()))
+            .read(|replica, path| replica.register(path).map(Option::<&Value>::cloned))
             .flatten()
     }
 

@@ -57,10 +57,14 @@ mod relay;
 pub mod replica;
 #[cfg(feature = "traps")]
 pub mod simulation;
+mod state;
 
 pub use awake::{Awake, Deadline, Durability, Freshness, InboxMessage, Slept};
 pub use config::NodeBuilder;
-pub use dormouse_proto::lattice::Value;
+pub use dormouse_proto::{
+    ids::{Element, OnceId},
+    lattice::{Change, Delta, Value},
+};
 pub use error::{ConfigError, Reason, Stale};
 pub use handles::{Counter, Register, Set};
 pub use members::{MemberName, Members};
@@ -69,4 +73,7 @@ pub use relay::{
     Explanation, GoneReason, Member, MemberChanges, MemberCount, MemberEvent, MemberFilter, MemberState,
     MemberWatch, Reading, Relay, RelayBuilder, RelayInfo, Watch, Written,
 };
-pub use replica::{Path, Pending, WriteError, message::Report};
+pub use replica::{
+    Path, Pending, WriteError,
+    message::{Chunk, Fate, KeyRows, Report, Rows},
+};

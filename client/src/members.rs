@@ -30,7 +30,7 @@ pub struct MemberName {
 
 impl Members {
     pub(crate) fn new(counts: Option<&v1::MemberCounts>, replica: &crate::replica::Replica) -> Self {
-        let counts = counts.cloned().unwrap_or_default();
+        let counts = counts.copied().unwrap_or_default();
         let names = replica.members().into_iter().flatten().map(|row| MemberName {
             node_id: row.node.to_string(),
             incarnation: row.incarnation.into(),

@@ -9,7 +9,7 @@ use crate::{
 
 /// Push, pull and head of one transmission, as the shell sends them.
 pub fn outgoing(replica: &mut Replica) -> (Option<v1::Push>, v1::Pull, u64) {
-    convert::outgoing(replica.outgoing(), 0)
+    convert::outgoing(&replica.outgoing(), 0)
 }
 
 /// Takes a whole answer in, as the shell does.

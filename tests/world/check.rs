@@ -73,13 +73,15 @@ impl World {
                 under_way.and_then(|push| push.deltas().iter().find(|it| rows::touched(it).contains(&row)));
             let want = match delta {
                 None => Some(state.clone()),
-                Some(delta) => Self::foretold(&delta.change, row, state),
+                Some(delta) => foretold(&delta.change, row, state),
             };
             let Some(want) = want else { continue };
             let is = it.view(row);
             ensure(is.as_ref() == Some(&want), || {
                 let (name, pending) = (rows::name(row), delta.is_some());
-                format!("I2: node {node}, caught up as of {at}, shows {is:?} for {name}, must be {want:?}, own write under way: {pending}")
+                format!(
+                    "I2: node {node}, caught up as of {at}, shows {is:?} for {name}, must be {want:?}, own write under way: {pending}"
+                )
             })?;
         }
         self.check_members(node, relay)
@@ -96,9 +98,7 @@ impl World {
         let live = fold.namespace(namespace()).map(|view| view.members());
         let live: BTreeSet<_> =
             live.into_iter().flatten().map(|(id, member)| (*id, member.incarnation)).collect();
-        ensure(shown == live, || {
-            format!("I2: node {node} shows the members {shown:?}, must be {live:?}")
-        })
+        ensure(shown == live, || format!("I2: node {node} shows the members {shown:?}, must be {live:?}"))
     }
 
     /// After a quiet time everybody agrees.
@@ -131,8 +131,7 @@ impl World {
         for node in 0..self.nodes.len() {
             let mut done = false;
             for _ in 0..60 {
-                let caught_up =
-                    self.call(node, 0, Carries { push: true, pull: true, max_bytes: 64 })?;
+                let caught_up = self.call(node, 0, Carries { push: true, pull: true, max_bytes: 64 })?;
                 done = caught_up && self.nodes[node].replica.pending().deltas == 0;
                 if done {
                     break;
@@ -249,8 +248,21 @@ fn asked_for(delta: &Delta, row: RowNo) -> Option<Shown> {
     match &delta.change {
         Change::Counter(_) => None,
         Change::Register(register) => Some(Shown::Register(register.value.clone())),
-        Change::Set(set) => {
-            rows::all()[row].element.as_ref().map(|it| Shown::Element(set.add.contains(it)))
+        Change::Set(set) => rows::all()[row].element.as_ref().map(|it| Shown::Element(set.add.contains(it))),
+    }
+}
+
+/// What a row will show while that delta of it is under way; `None`: it depends on what the log knows.
+fn foretold(change: &Change, row: RowNo, state: &Shown) -> Option<Shown> {
+    match (change, state) {
+        (Change::Counter(delta), Shown::Counter(value)) => {
+            (delta.reset.is_none() && delta.once.is_empty()).then(|| Shown::Counter(value + delta.amount))
         }
+        (Change::Register(delta), _) => Some(Shown::Register(delta.value.clone())),
+        (Change::Set(delta), _) => {
+            let element = rows::all()[row].element.as_ref()?;
+            Some(Shown::Element(delta.add.contains(element)))
+        }
+        _ => None,
     }
 }

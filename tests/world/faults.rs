@@ -4,6 +4,7 @@ use dormouse_proto::traps::Trap;
 
 /// What may go wrong, beside lost requests, lost answers, lagging relays and small chunks, which always may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each fault may come with every other")]
 pub struct Faults {
     /// Late copies of push records.
     pub late: bool,
@@ -42,8 +43,11 @@ impl Faults {
     pub fn for_trap(trap: Trap) -> Self {
         let none = Self::default();
         match trap {
-            Trap::CallContext | Trap::BootSkip | Trap::CursorSettle | Trap::NoSettled => none,
-            Trap::RedundantByValue => none,
+            Trap::CallContext
+            | Trap::BootSkip
+            | Trap::CursorSettle
+            | Trap::NoSettled
+            | Trap::RedundantByValue => none,
             Trap::GcBlind => Self { hungry: true, ..none },
             Trap::Resend => Self { gone: true, ..none },
             Trap::VoidFree => Self { late: true, hungry: true, ..none },

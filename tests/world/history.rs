@@ -58,11 +58,7 @@ impl History {
         let mut world = match World::new(self.seed, self.faults, self.trap, trace) {
             Ok(world) => world,
             Err(violation) => {
-                return Outcome {
-                    stats: Stats::default(),
-                    trace: String::new(),
-                    violation: Some(violation),
-                };
+                return Outcome { stats: Stats::default(), trace: String::new(), violation: Some(violation) };
             }
         };
         let violation = world.live().and_then(|()| world.check_end()).err();
@@ -160,8 +156,14 @@ impl World {
         let heard = view.and_then(|view| view.member(id)).map_or(Beat(0), |it| it.soft.beat);
         let beat = if self.chance(0.8) { heard } else { Beat(heard.0.saturating_sub(1)) };
         self.say(|| format!("node {node} is declared gone: {cause:?}, beat {beat}"));
-        let gone =
-            Gone { namespace: namespace().clone(), node: id, incarnation, cause, beat, reason: String::new() };
+        let gone = Gone {
+            namespace: namespace().clone(),
+            node: id,
+            incarnation,
+            cause,
+            beat,
+            reason: String::new(),
+        };
         self.write(relay, Record::Gone(gone))?;
         Ok(())
     }

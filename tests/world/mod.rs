@@ -9,10 +9,16 @@
 //! [`truth`] is the reference: it keeps every dot. [`said`] remembers what each author was really shown. [`check`]
 //! compares. A broken invariant is a [`violation::Violation`] whose text names it.
 
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "a world that cannot be built is a defect of the check, and panics"
+)]
+
 use std::sync::OnceLock;
 
 use dormouse_proto::ids::Namespace;
 
+mod answer;
 pub mod check;
 pub mod faults;
 pub mod history;

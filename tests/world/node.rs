@@ -9,7 +9,7 @@ use dormouse::{
 };
 use dormouse_proto::{
     ids::{Beat, BootId, CallId, OnceId, PushId, Revision},
-    lattice::{Change, Type, Value},
+    lattice::{Type, Value},
     traps::Trap,
     wire::v1::{self, chunk::Restart, lease::Admission, sync_response as response},
 };
@@ -20,6 +20,7 @@ use crate::{
     rows::{self, COLLECTIONS, RowNo, Shown},
     said::{Op, Shadow},
     sync::{Call, NoAnswer, Request},
+    trace,
     violation::Violation,
     world::World,
 };
@@ -129,7 +130,7 @@ impl World {
                 let text = self.rng.u32(..).to_string();
                 let stamp = self.now.saturating_add_signed(self.nodes[node].skew_ms);
                 let node = &mut self.nodes[node];
-                let value = (!deletes).then(|| Value::Text(text));
+                let value = (!deletes).then_some(Value::Text(text));
                 node.replica.register_set(&it.path, value, stamp).expect("the outbox is large");
                 node.shadow.say(row, Op::Write, false);
             }
@@ -142,8 +143,7 @@ impl World {
         let resets = value != 0 && self.nodes[node].shadow.is_held(row) && self.chance(0.35);
         let (adds, once) = (!resets || self.chance(0.4), self.chance(0.15));
         // After a reset often the very value that was there: the value alone does not tell that anything changed.
-        let amount =
-            if resets { value } else { self.rng.i64(1..5) * if self.chance(0.33) { -1 } else { 1 } };
+        let amount = if resets { value } else { self.rng.i64(1..5) * if self.chance(0.33) { -1 } else { 1 } };
         let id = if self.chance(0.5) { self.rng.u32(..5) } else { self.rng.u32(..) };
         let node = &mut self.nodes[node];
         if resets {
@@ -204,13 +204,19 @@ impl World {
             pull: carries.pull.then(|| pull.clone()),
             max_bytes: carries.max_bytes,
         };
-        if self.faults.regress && request.pull.is_none() && !self.truth().machine.fold.is_valid(Revision(head)) {
+        if self.faults.regress
+            && request.pull.is_none()
+            && !self.truth().machine.fold.is_valid(Revision(head))
+        {
             // Only a chunk can say that a history is lost, and the acknowledgement would hide that it is.
             request.pull = Some(pull);
         }
         self.say(|| {
             let push = request.push.as_ref().map(|push| push.push_no);
-            format!("node {node} calls relay {relay}: push {push:?}, pull {}, head {head}", request.pull.is_some())
+            format!(
+                "node {node} calls relay {relay}: push {push:?}, pull {}, head {head}",
+                request.pull.is_some()
+            )
         });
         if self.chance(self.loss) {
             self.say(|| "   the request is lost".into());
@@ -244,7 +250,7 @@ impl World {
         let had_node = it.replica.node();
         let progress = simulation::absorb(&mut it.replica, answer.clone());
         let reports = it.replica.take_reports();
-        self.say(|| tell(answer, &reports));
+        self.say(|| trace::tell(answer, &reports));
         self.say(|| format!("   absorbed: {progress:?}"));
         self.follow_identity(node, answer, had_node.is_some(), &reports);
         self.follow_push(node, relay, answer, &deltas);
@@ -266,7 +272,13 @@ impl World {
     }
 
     /// Who the node is from now on, and what becomes of its sealed push for that.
-    fn follow_identity(&mut self, node: usize, answer: &v1::SyncResponse, had_node: bool, reports: &[Report]) {
+    fn follow_identity(
+        &mut self,
+        node: usize,
+        answer: &v1::SyncResponse,
+        had_node: bool,
+        reports: &[Report],
+    ) {
         let shadow = &mut self.nodes[node].shadow;
         let unknown = reports.iter().any(|report| matches!(report.fate, Fate::Unknown { .. }));
         let admission = answer.lease.as_ref().map(v1::Lease::admission);
@@ -294,7 +306,9 @@ impl World {
             Some(response::PushResult::Pushed(ack)) => {
                 if let Some((push_id, said)) = shadow.sealed.take() {
                     self.acked.insert(push_id);
-                    said.keys().for_each(|row| shadow.show(*row, ack.as_of, truth.dots(*row, ack.as_of)));
+                    for row in said.keys() {
+                        shadow.show(*row, ack.as_of, truth.dots(*row, ack.as_of));
+                    }
                 }
             }
             Some(response::PushResult::PushRefused(refused))
@@ -349,49 +363,4 @@ impl World {
         }
         chunk.caught_up
     }
-
-    /// Whether a row's delta is one whose pending effect can be foretold.
-    pub(crate) fn foretold(change: &Change, row: RowNo, state: &Shown) -> Option<Shown> {
-        match (change, state) {
-            (Change::Counter(delta), Shown::Counter(value)) => {
-                (delta.reset.is_none() && delta.once.is_empty()).then(|| Shown::Counter(value + delta.amount))
-            }
-            (Change::Register(delta), _) => Some(Shown::Register(delta.value.clone())),
-            (Change::Set(delta), _) => {
-                let element = rows::all()[row].element.as_ref()?;
-                Some(Shown::Element(delta.add.contains(element)))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// An answer, for traces.
-fn tell(answer: &v1::SyncResponse, reports: &[Report]) -> String {
-    let rows = |keys: &[v1::KeyState]| -> String {
-        let told = rows::told(keys).unwrap_or_default().into_iter();
-        told.map(|it| format!("{} = {:?}; ", rows::name(it.row), it.shown)).collect()
-    };
-    let lease = answer.lease.as_ref().map(|it| (it.node_id.as_str(), it.incarnation, it.admission()));
-    let push = match &answer.push_result {
-        None => String::new(),
-        Some(response::PushResult::Pushed(ack)) => {
-            format!(", acknowledged {} as of {}: {}", ack.revision, ack.as_of, rows(&ack.keys))
-        }
-        Some(response::PushResult::PushRefused(it)) => format!(", refused {}", it.reason),
-    };
-    let pull = match &answer.pull_result {
-        None => String::new(),
-        Some(response::PullResult::PullRefused(it)) => format!(", no chunk: {}", it.reason),
-        Some(response::PullResult::Chunk(it)) => format!(
-            ", chunk as of {}, {:?} {:?}, at the end of {:?}: {}",
-            it.as_of,
-            it.restart(),
-            it.restarted,
-            it.caught_up_in,
-            rows(&it.keys)
-        ),
-    };
-    let settled = answer.settled.as_ref().map(|it| (it.push_no, it.revision, it.refused.as_str()));
-    format!("   answer: {lease:?}, settled {settled:?}{push}{pull}, reports {reports:?}")
 }

@@ -58,11 +58,19 @@ fn build() -> Vec<Row> {
         rows.push(Row { path, kind, element, collection });
     };
     for collection in 0..2 {
-        ["w", "x", "y", "z"].iter().for_each(|it| add(collection, "s", Type::Set, Some(it)));
-        ["w", "x"].iter().for_each(|it| add(collection, "t", Type::Set, Some(it)));
-        ["n", "m"].iter().for_each(|key| add(collection, key, Type::Counter, None));
+        for it in ["w", "x", "y", "z"] {
+            add(collection, "s", Type::Set, Some(it));
+        }
+        for it in ["w", "x"] {
+            add(collection, "t", Type::Set, Some(it));
+        }
+        for key in ["n", "m"] {
+            add(collection, key, Type::Counter, None);
+        }
         // The same name as a counter: the type is part of a row's name.
-        ["r", "n"].iter().for_each(|key| add(collection, key, Type::Register, None));
+        for key in ["r", "n"] {
+            add(collection, key, Type::Register, None);
+        }
     }
     add(2, "s", Type::Set, Some("w"));
     add(2, "n", Type::Counter, None);

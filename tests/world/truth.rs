@@ -238,7 +238,9 @@ impl Books {
             }
             ensure(observed == (dot.at <= as_of), || {
                 let (name, dot) = (rows::name(row), dot.at);
-                format!("I4: a context names what its author had not seen, or not what it had: {name}, dot {dot}, as of {as_of}, seen {observed}")
+                format!(
+                    "I4: a context names what its author had not seen, or not what it had: {name}, dot {dot}, as of {as_of}, seen {observed}"
+                )
             })?;
             if observed {
                 dot.until = at;
@@ -247,13 +249,7 @@ impl Books {
         Ok(())
     }
 
-    fn counter(
-        &mut self,
-        row: RowNo,
-        counter: &CounterDelta,
-        at: u64,
-        said: &Said,
-    ) -> Result<(), Violation> {
+    fn counter(&mut self, row: RowNo, counter: &CounterDelta, at: u64, said: &Said) -> Result<(), Violation> {
         if let Some(reset) = counter.reset {
             self.take_away(row, reset.as_of, at, said)?;
         }
@@ -288,7 +284,9 @@ impl Books {
         let saw = observed(said, winner, &self.bound);
         ensure(winner == 0 || saw == (as_of >= winner), || {
             let name = rows::name(row);
-            format!("I4: a write names what its author had not seen, or not what it had: {name}, winner {winner}, as of {as_of}, seen {saw}")
+            format!(
+                "I4: a write names what its author had not seen, or not what it had: {name}, winner {winner}, as of {as_of}, seen {saw}"
+            )
         })?;
         let wins = winner == 0 || saw || (clamped, at) > (stamp, winner);
         if !wins {
@@ -310,8 +308,8 @@ impl Books {
     fn compare(&mut self, fold: &Fold, deltas: &[Delta], at: u64) -> Result<(), Violation> {
         for row in deltas.iter().flat_map(rows::touched) {
             let want = self.rows[row].visible(rows::all()[row].kind);
-            let is = read(fold, row)?
-                .map_or_else(|| Shown::nothing(rows::all()[row].kind), |told| told.shown);
+            let is =
+                read(fold, row)?.map_or_else(|| Shown::nothing(rows::all()[row].kind), |told| told.shown);
             ensure(is == want, || {
                 let name = rows::name(row);
                 format!("I4: the fold's row differs from its dots: {name} is {is:?}, must be {want:?}")

@@ -75,8 +75,9 @@ impl Stats {
     /// Adds those of another history.
     pub fn add(&mut self, other: &Self) {
         let Self { pushes, chunks, rows, barriers, compacted, lost, behind, refused, .. } = other;
-        let Self { readmitted, forked, forgotten, at_risk, restored, regressed, acked_and_lost, frames, .. } =
-            other;
+        let Self {
+            readmitted, forked, forgotten, at_risk, restored, regressed, acked_and_lost, frames, ..
+        } = other;
         self.pushes += pushes;
         self.chunks += chunks;
         self.rows += rows;

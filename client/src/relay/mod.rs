@@ -18,7 +18,7 @@ pub use watch::{MemberChanges, MemberWatch, Watch};
 use crate::{
     awake::Durability,
     config::{Target, process_env},
-    connection::{ANSWER_MAX, Attempt, Connection},
+    connection::{ANSWER_MAX, Attempt, Budget, Connection},
     convert::key_rows,
     error::{ConfigError, Reason},
     replica::message::KeyRows,
@@ -226,7 +226,7 @@ impl Relay {
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.connection.call(self.timeout, send).await
+        self.connection.call(Budget::new(self.timeout), send).await
     }
 }
 

@@ -137,10 +137,6 @@ fn seen(path: &Path, held: &HeldRows) -> Option<Revision> {
 impl Replica {
     /// The register's content as it is known, with own writes. The outer `None`: not followed, or never heard of; the
     /// inner: nothing is there.
-    #[expect(
-        clippy::option_option,
-        reason = "what is not known and what is known to be absent must not be confused"
-    )]
     pub fn register(&self, path: &Path) -> Option<Option<&Value>> {
         let held = self.held.register(path);
         let sealed = self

@@ -9,7 +9,7 @@ use dormouse_proto::{
 
 use super::{
     Path, Replica, WriteError,
-    held::HeldRows,
+    held::{HeldRows, HeldSet},
     intent::{AnyIntent, Context, Intent, Room},
 };
 
@@ -178,7 +178,7 @@ impl Replica {
     /// The elements of the set, sorted, with own writes; `None`: not followed, or never heard of.
     pub fn set(&self, path: &Path) -> Option<Vec<&str>> {
         let held = self.held.set(path);
-        let mut elements: Vec<&str> = Vec::with_capacity(held.map_or(0, |set| set.len()));
+        let mut elements: Vec<&str> = Vec::with_capacity(held.map_or(0, HeldSet::len));
         let has_own = self.sealed_intent::<SetIntent>(path).is_some()
             || self.waiting_intent::<SetIntent>(path).is_some();
         for (element, row) in held.into_iter().flatten() {
