@@ -60,13 +60,19 @@ pub(crate) fn absorb(replica: &mut Replica, answer: v1::SyncResponse) -> Absorbe
         }
         None => {}
     }
-    if let Some(fate) = fate.and_then(|fate| settled(&fate)) {
+    let fate = fate.and_then(|fate| settled(&fate));
+    if let Some(fate) = fate {
         replica.absorb_settled(fate);
     }
     match pull_result {
         Some(PullResult::Chunk(mut it)) => {
             absorbed.inbox = std::mem::take(&mut it.inbox);
+            let lost = it.restart() == v1::chunk::Restart::Lost;
             absorbed.progress = Some(replica.absorb_chunk(chunk(it)));
+            // A lost history takes along what was settled in it, but this answer speaks of the one that is left.
+            if let Some(fate) = fate.filter(|_| lost) {
+                replica.absorb_settled(fate);
+            }
         }
         Some(PullResult::PullRefused(refused)) => absorbed.pull_refused = Some(refused),
         None => {}
@@ -222,6 +228,37 @@ mod tests {
     fn a_violation_names_its_delta() {
         assert_eq!(delta_index("push.deltas[31].set.add[0]"), Some(31));
         assert_eq!(delta_index("push.push_no"), None);
+    }
+
+    #[test]
+    fn a_fate_that_comes_with_a_lost_history_is_that_of_the_history_that_is_left() {
+        use dormouse_proto::{ids::PushId, wire::v1::sync_response::PullResult};
+        let mut replica = Replica::new(crate::replica::Follow::everything(), 1 << 20);
+        let path = "a/n".parse().expect("a path");
+        replica.counter_add(&path, 3).expect("fits");
+        replica.seal(PushId(7));
+        let state = v1::key_state::State::Counter(v1::CounterState { value: 3, total: 3 });
+        let chunk = v1::Chunk {
+            as_of: 9,
+            caught_up: true,
+            token: vec![1].into(),
+            restart: v1::chunk::Restart::Lost as i32,
+            keys: vec![v1::KeyState { collection: "a".into(), key: "n".into(), state: Some(state) }],
+            ..v1::Chunk::default()
+        };
+        let fate = v1::Settled {
+            push_no: 1,
+            push_id: 7_u64.to_be_bytes().to_vec().into(),
+            revision: 8,
+            ..v1::Settled::default()
+        };
+        let pull_result = Some(PullResult::Chunk(chunk));
+        absorb(
+            &mut replica,
+            v1::SyncResponse { settled: Some(fate), pull_result, ..v1::SyncResponse::default() },
+        );
+        assert_eq!(replica.counter(&path), Some(3), "the row contains the push already");
+        assert_eq!(replica.pending().deltas, 0);
     }
 
     #[test]

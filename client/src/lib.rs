@@ -55,6 +55,8 @@ mod members;
 mod node;
 mod relay;
 pub mod replica;
+#[cfg(feature = "traps")]
+pub mod simulation;
 mod state;
 
 pub use awake::{Awake, Deadline, Durability, Freshness, InboxMessage, Slept};

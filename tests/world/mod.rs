@@ -1,1 +1,44 @@
-//! world
+//! A simulated world: the project's own fold on three relays, the project's own replica in each node, one log, no
+//! clock. Everything that happens follows from a seed.
+//!
+//! What is simulated is only what a network, a disk and a scheduler do: requests and answers are lost, frames are
+//! retried behind newer ones and stored twice, relays lag, crash and start from snapshots, the log loses its tail,
+//! nodes are declared gone by mistake, forgotten, and cloned. What relays and nodes make of it is the project's code;
+//! only the asynchronous shell around a call, `relay/src/grpc/sync.rs`, is told again here without its waiting.
+//!
+//! [`truth`] is the reference: it keeps every dot. [`said`] remembers what each author was really shown. [`check`]
+//! compares. A broken invariant is a [`violation::Violation`] whose text names it.
+
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "a world that cannot be built is a defect of the check, and panics"
+)]
+
+use std::sync::OnceLock;
+
+use dormouse_proto::ids::Namespace;
+
+mod answer;
+pub mod check;
+pub mod faults;
+pub mod history;
+pub mod log;
+pub mod machine;
+pub mod node;
+pub mod relay;
+pub mod rows;
+pub mod said;
+pub mod sync;
+pub mod trace;
+pub mod truth;
+pub mod violation;
+pub mod world;
+
+/// The namespace that everything happens in.
+pub fn namespace() -> &'static Namespace {
+    static NAME: OnceLock<Namespace> = OnceLock::new();
+    NAME.get_or_init(Namespace::default)
+}
+
+/// The fingerprint of the simulated log.
+pub const LOG: u64 = 7;

@@ -28,6 +28,14 @@ impl Replica {
             // the same token and nothing acknowledged, starts over completely.
             if !self.acked.is_empty() {
                 self.acked.clear();
+                // A relay that has not come so far yet has collected nothing and would go on with the old pull.
+                self.head = self.head.max(chunk.as_of);
+                if restart == Restart::Lost {
+                    // Its revisions are of the lost history, and the head that vouched for them is not any more: a
+                    // relay that has not come so far yet would wait for them for ever.
+                    self.token.clear();
+                    self.held_since = None;
+                }
                 return behind;
             }
         }

@@ -63,6 +63,30 @@ fn a_restart_is_taken_without_its_rows_when_some_were_left_out_as_acknowledged()
 }
 
 #[test]
+fn a_relay_that_has_not_collected_yet_is_kept_out_after_a_restart_that_was_not_taken() {
+    let mut it = caught_up(5, vec![]);
+    it.set_add(&path("a/s"), element("own")).expect("fits");
+    let (push_no, _) = send(&mut it);
+    it.absorb_ack(ack(push_no, 6, vec![]));
+    it.absorb_chunk(restarting(Restart::Compacted, chunk(20, false, vec![])));
+    // Below 20 a relay would go on with the old pull, and at its end what had come before would be dropped.
+    assert_eq!(it.head(), Revision(20));
+}
+
+#[test]
+fn nothing_of_a_lost_history_is_asked_for_after_a_restart_that_was_not_taken() {
+    let mut it = caught_up(50, vec![]);
+    it.set_add(&path("a/s"), element("own")).expect("fits");
+    let (push_no, _) = send(&mut it);
+    it.absorb_ack(ack(push_no, 51, vec![]));
+    it.absorb_chunk(restarting(Restart::Lost, chunk(20, false, vec![])));
+    let outgoing = it.outgoing();
+    // A token of revision 50 would be waited for, for ever: the history that is left need never come so far.
+    assert_eq!((outgoing.pull.token, outgoing.head), (&[][..], Revision(20)));
+    assert_eq!((outgoing.pull.acked.len(), outgoing.pull.held_since), (0, None));
+}
+
+#[test]
 fn rows_of_a_lost_history_stay_visible_but_are_no_context() {
     // C8: what was removed or reset in view of them is reported, and the highest revision shown is the new history's.
     let mut it = caught_up(

@@ -1,0 +1,170 @@
+//! One history: a seed, a set of faults, perhaps a rule that is left out; and what was found.
+
+use dormouse_proto::{
+    ids::Beat,
+    record::{Cause, Gone, Record},
+    traps::Trap,
+};
+
+use crate::{
+    faults::Faults,
+    namespace,
+    node::Carries,
+    rows,
+    trace::Trace,
+    violation::Violation,
+    world::{NODES, RELAYS, Stats, World},
+};
+
+/// What is run.
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// What may go wrong.
+    pub faults: Faults,
+    /// A rule to leave out.
+    pub trap: Option<Trap>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What happened, counted.
+    pub stats: Stats,
+    /// What happened, told, if it was asked for.
+    pub trace: String,
+    /// What was found.
+    pub violation: Option<Violation>,
+}
+
+impl History {
+    /// The history of a seed, with the faults that belong to it and every rule in force.
+    pub fn of_seed(seed: u64) -> Self {
+        Self { seed, faults: Faults::mixed(seed), trap: None }
+    }
+
+    /// Runs it without a trace.
+    pub fn run(self) -> Outcome {
+        self.run_with(Trace::default())
+    }
+
+    /// Runs it and tells what happens.
+    pub fn tell(self) -> Outcome {
+        self.run_with(Trace::kept())
+    }
+
+    fn run_with(self, trace: Trace) -> Outcome {
+        let mut world = match World::new(self.seed, self.faults, self.trap, trace) {
+            Ok(world) => world,
+            Err(violation) => {
+                return Outcome { stats: Stats::default(), trace: String::new(), violation: Some(violation) };
+            }
+        };
+        let violation = world.live().and_then(|()| world.check_end()).err();
+        if let Some(violation) = &violation {
+            world.say(|| violation.0.clone());
+        }
+        Outcome { stats: world.stats, trace: world.trace.into_text(), violation }
+    }
+}
+
+impl World {
+    fn live(&mut self) -> Result<(), Violation> {
+        for _ in 0..self.rng.u32(60..400) {
+            self.now += self.rng.u64(1..4);
+            self.step()?;
+            let down: Vec<usize> = (0..RELAYS).filter(|it| !self.relays[*it].connected).collect();
+            if !down.is_empty() && self.chance(0.25) {
+                let relay = down[self.rng.usize(..down.len())];
+                self.reconnect(relay)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Violation> {
+        let node = self.rng.usize(..self.nodes.len());
+        let relay = self.rng.usize(..RELAYS);
+        let connected = self.relays[relay].connected;
+        let faults = self.faults;
+        match self.rng.u32(..1000) {
+            0..420 => self.edits(node),
+            420..840 => {
+                let carries = self.carries();
+                self.call(node, relay, carries)?;
+            }
+            840..900 if connected => {
+                let upto = self.rng.usize(self.relays[relay].applied.len()..=self.log.len());
+                self.catch_up(relay, upto)?;
+                if self.chance(0.3) {
+                    self.take_snapshot(relay);
+                }
+            }
+            900..915 => self.cold_start(node),
+            915..935 if faults.late && connected && !self.late.is_empty() => {
+                let nth = self.rng.usize(..self.late.len());
+                let record = self.late.swap_remove(nth);
+                self.say(|| format!("a late copy lands: {record:?}"));
+                self.write(relay, record)?;
+            }
+            935..945 if faults.reorder && self.relays.iter().any(|it| it.connected) => self.land_copy()?,
+            945..958 if faults.gone && connected => self.declare_gone(node, relay)?,
+            958..963 if faults.clone && self.nodes.len() < NODES + 2 => self.clone_node(node),
+            963..970 if faults.regress && self.log.len() > 10 => self.regress()?,
+            970..980 if faults.crash && connected => {
+                self.crash(relay);
+                self.reconnect(relay)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The program changes a row; sometimes it clears a whole set and puts something back in the same breath.
+    fn edits(&mut self, node: usize) {
+        let row = self.rng.usize(..rows::all().len());
+        if self.rng.u32(..100) >= 6 {
+            return self.edit(node, row);
+        }
+        for row in 0..4 {
+            if self.nodes[node].view(row) == Some(rows::Shown::Element(true)) {
+                self.edit(node, row);
+            }
+        }
+        self.edit(node, self.rng.clone().usize(..4));
+    }
+
+    fn carries(&mut self) -> Carries {
+        let (push, pull) = match self.rng.u32(..100) {
+            0..40 => (true, true),
+            40..65 => (true, false),
+            _ => (false, true),
+        };
+        Carries { push, pull, max_bytes: self.rng.usize(1..200) }
+    }
+
+    /// Somebody ends a membership, mostly by mistake: the node is there and knows nothing of it.
+    fn declare_gone(&mut self, node: usize, relay: usize) -> Result<(), Violation> {
+        let Some((id, incarnation)) = self.nodes[node].replica.node() else { return Ok(()) };
+        let cause = match self.rng.u32(..20) {
+            0 => Cause::Evicted,
+            1..4 => Cause::Left,
+            _ => Cause::Expired,
+        };
+        let view = self.relays[relay].machine.fold.namespace(namespace());
+        let heard = view.and_then(|view| view.member(id)).map_or(Beat(0), |it| it.soft.beat);
+        let beat = if self.chance(0.8) { heard } else { Beat(heard.0.saturating_sub(1)) };
+        self.say(|| format!("node {node} is declared gone: {cause:?}, beat {beat}"));
+        let gone = Gone {
+            namespace: namespace().clone(),
+            node: id,
+            incarnation,
+            cause,
+            beat,
+            reason: String::new(),
+        };
+        self.write(relay, Record::Gone(gone))?;
+        Ok(())
+    }
+}
