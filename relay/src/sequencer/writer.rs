@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{PendingFrame, Shared, Submission, Unwritten, Waiting};
+use super::{PendingFrame, Shared, Submission, Trouble, Unwritten, Waiting};
 use crate::{
     clock::Clock,
     log::{Appended, RecordId, Rejection},
@@ -23,8 +23,8 @@ use crate::{
 const FRAME_BYTES: usize = 60 << 10;
 /// Records at which a frame is full: applying a frame holds up readers for its length.
 const FRAME_RECORDS: usize = 1024;
-/// Frames on their way. On a log that commits one after the other a second frame would be closed early only to wait:
-/// its records would be written no sooner, and those that come meanwhile would need a third.
+/// Frames on their way. A second one would be closed early only to wait for the first: the records in it would be
+/// written no sooner, and those that come meanwhile would need a third.
 const FRAMES_IN_FLIGHT: usize = 1;
 /// Wait before an append whose outcome is unknown is tried again.
 const RETRY: Duration = Duration::from_millis(50);
@@ -115,7 +115,7 @@ async fn settle(shared: &Shared, id: RecordId, frame: Bytes, first: Appended) ->
     loop {
         match appended {
             Appended::Committed { .. } => {
-                shared.trouble.send_if_modified(|trouble| trouble.take().is_some());
+                shared.trouble.send_if_modified(Trouble::pass);
                 return Ok(());
             }
             Appended::Rejected(rejection) => {
@@ -124,7 +124,7 @@ async fn settle(shared: &Shared, id: RecordId, frame: Bytes, first: Appended) ->
             }
             Appended::Unknown => {
                 warn!(%id, "the log did not say whether it has a frame; trying again");
-                shared.trouble.send_replace(Some("an append was not answered".into()));
+                shared.trouble.send_if_modified(|trouble| trouble.begin("an append was not answered"));
                 tokio::time::sleep(RETRY).await;
                 appended = shared.log.append(id, frame.clone()).await;
             }
@@ -174,8 +174,28 @@ impl Shared {
     /// Waits until nothing of this session is on its way any more.
     pub(super) async fn drained(&self) {
         const LOOK: Duration = Duration::from_millis(5);
-        while !self.pending.lock().is_empty() && self.trouble.borrow().is_none() {
+        while !self.pending.lock().is_empty() && *self.trouble.borrow() == Trouble::None {
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+impl Trouble {
+    /// The log answers again. Answers whether that is news.
+    fn pass(&mut self) -> bool {
+        let passes = matches!(self, Self::Passing(_));
+        if passes {
+            *self = Self::None;
+        }
+        passes
+    }
+
+    /// The log does not answer. Answers whether that is news.
+    fn begin(&mut self, why: &str) -> bool {
+        let begins = *self == Self::None;
+        if begins {
+            *self = Self::Passing(why.to_owned());
+        }
+        begins
     }
 }

@@ -84,6 +84,15 @@ pub struct Member {
     pub revision: Revision,
 }
 
+impl Member {
+    /// Takes note of a contact, unless a newer one is known.
+    pub(super) fn hear(&mut self, contact: Contact, session: u64, log_time_ms: u64) {
+        if contact.beat >= self.soft.beat {
+            self.soft = soft(contact, session, log_time_ms);
+        }
+    }
+}
+
 /// What remains of an ended member for a while.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tombstone {
@@ -200,15 +209,10 @@ impl Members {
         contact: Contact,
         session: u64,
         log_time_ms: u64,
-    ) -> bool {
-        let Some(member) = self.live.get_mut(&node).filter(|it| it.incarnation == incarnation) else {
-            return false;
-        };
-        let newest = contact.beat >= member.soft.beat;
-        if newest {
-            member.soft = soft(contact, session, log_time_ms);
+    ) {
+        if let Some(member) = self.live.get_mut(&node).filter(|it| it.incarnation == incarnation) {
+            member.hear(contact, session, log_time_ms);
         }
-        newest
     }
 
     pub(super) fn join(

@@ -68,13 +68,11 @@ pub(super) fn push(
     context: &Context<'_>,
     session: u64,
 ) -> PushVerdict {
+    let known = namespace.members.get_mut(push.node).filter(|member| member.incarnation == push.incarnation);
+    let Some(member) = known else { return PushVerdict::Unknown };
     if let Some(contact) = push.contact {
-        namespace.members.heard(push.node, push.incarnation, contact, session, context.log_time_ms);
+        member.hear(contact, session, context.log_time_ms);
     }
-    let known = namespace.members.get(push.node).filter(|member| member.incarnation == push.incarnation);
-    let Some(member) = known else {
-        return PushVerdict::Unknown;
-    };
     if push.push_no == member.last.push_no {
         let same = push.push_id == member.last.push_id || context.traps.has(Trap::NoClone);
         return if same { repeated(&member.last) } else { PushVerdict::Fork };
