@@ -48,7 +48,7 @@ const ROOMS: &[Room] = &[
     room("proto/src/lattice",          &["std", "crate::ids"], NOT_PURE),
     room("proto/src/wire",             &["std", "bytes", "prost", "prost_types", "tonic", "tonic_prost"], NOT_PURE),
     room("proto/src/convert",          &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
-    room("proto/src/record.rs",        &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
+    room("proto/src/record",           &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
     room("proto/src/rows.rs",          &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
     // The relay: pure rooms.
     room("relay/src/state",            &["std", "dormouse_proto", "hashbrown", "foldhash", "compact_str", "xxhash_rust", "prost", "thiserror"], NOT_PURE),

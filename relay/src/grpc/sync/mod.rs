@@ -1,0 +1,321 @@
+//! The wake cycle of a function, in one call: admit, renew, push, pull.
+//!
+//! Each part has its own result. A refused push costs neither the lease nor the backlog, an accepted one is seen by the
+//! pull, and any retry of the whole call, at any relay, is harmless.
+
+mod admission;
+mod push;
+
+use std::{sync::OnceLock, time::Duration};
+
+use dormouse_proto::{
+    convert::{Intent, PullRequest, SyncCall, Violations},
+    ids::{Beat, Incarnation, Namespace, NodeId, Revision},
+    record::{self, Cause, Gone, Record},
+    wire::{
+        encoded,
+        v1::{self, lease::Admission},
+    },
+};
+use tokio::time::Instant;
+
+use super::{Service, encode, status};
+use crate::{
+    error::RelayError,
+    keeper::{Told, contact_of},
+    liveness::{Activity, Heard, LeaseKey, Millis},
+    sequencer::Outcome,
+    state::{Fold, LastPush, Lost, Pull, PullError, Token},
+};
+
+/// How often a step is tried again when the state moves under it.
+const TRIES: u32 = 4;
+
+/// A node that was admitted: the one that calls, or the one that it has become.
+#[derive(Clone, Copy, Debug)]
+struct Admitted {
+    node: NodeId,
+    incarnation: Incarnation,
+    how: Admission,
+}
+
+/// One call on its way through its parts.
+pub(super) struct Sync<'a> {
+    service: &'a Service,
+    call: SyncCall,
+    namespace: Namespace,
+    activity: Activity,
+    until: Instant,
+    /// What the rows of this call's acknowledgement are as of.
+    acked_at: OnceLock<Revision>,
+}
+
+impl<'a> Sync<'a> {
+    pub(super) fn new(
+        service: &'a Service,
+        call: SyncCall,
+        namespace: Namespace,
+        patience: Duration,
+    ) -> Self {
+        let activity = match call.intent {
+            Intent::Renew | Intent::Leaving => Activity::Awake { remaining: None, then_asleep: false },
+            Intent::Awake { remaining_ms, then_asleep } => {
+                Activity::Awake { remaining: remaining_ms.map(|ms| Millis(u64::from(ms))), then_asleep }
+            }
+            Intent::Asleep { .. } => Activity::Asleep,
+        };
+        Self {
+            service,
+            call,
+            namespace,
+            activity,
+            until: Instant::now() + patience,
+            acked_at: OnceLock::new(),
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    pub(super) async fn run(mut self) -> Result<encoded::SyncResponse, RelayError> {
+        self.wait_for_head().await;
+        if self.call.intent == Intent::Leaving {
+            return self.leave().await;
+        }
+        let push = self.call.push.take();
+        let pull = self.call.pull.take();
+        let mut admitted = self.admit().await?;
+        self.number_the_call(&admitted);
+        let mut answer = encoded::SyncResponse::default();
+        let mut ttl = None;
+        match push {
+            Some(Ok(push)) => ttl = self.push(&mut admitted, push, &mut answer).await?,
+            Some(Err(violations)) => answer.push_refused = Some(self.refuse(violations.into())),
+            None => {}
+        }
+        let ttl = match ttl {
+            Some(ttl) => ttl,
+            None => self.renew(&mut admitted).await?,
+        };
+        answer.lease = Some(lease(&admitted, ttl));
+        self.pull(&admitted, pull, &mut answer).await;
+        answer.conditions = self.service.conditions();
+        Ok(answer)
+    }
+
+    /// A caller by hand does not count its transmissions; each of its calls is taken for a new one.
+    fn number_the_call(&mut self, admitted: &Admitted) {
+        if self.call.beat == Beat(0) {
+            let known = self.key(admitted.node).and_then(|key| self.service.relay.keeper.view(key));
+            self.call.beat = Beat(known.map_or(0, |lease| lease.beat.0) + 1);
+        }
+    }
+
+    fn refuse(&self, error: RelayError) -> v1::Refusal {
+        status::refusal(&self.service.refused(error))
+    }
+
+    /// A relay that is behind what the node was shown waits; the pull says so if that does not help.
+    async fn wait_for_head(&self) {
+        let head = self.call.head;
+        if self.service.relay.sequencer.read().fold.revision() < head {
+            self.service.relay.sequencer.reached(head, self.patience()).await;
+        }
+    }
+
+    fn key(&self, node: NodeId) -> Option<LeaseKey> {
+        let applied = self.service.relay.sequencer.read();
+        applied.fold.namespace(&self.namespace).map(|view| LeaseKey { namespace: view.number(), node })
+    }
+
+    async fn write(&self, record: Record, bytes: usize, touched: Option<u32>) -> Result<Outcome, RelayError> {
+        Ok(self.service.relay.sequencer.write(record, bytes, touched, self.patience()).await?)
+    }
+
+    // ---- the lease ----
+
+    /// Renews the lease without a push; waits for the log only where a long lease is to be promised.
+    async fn renew(&self, admitted: &mut Admitted) -> Result<Millis, RelayError> {
+        let long = self.activity == Activity::Asleep
+            || matches!(self.activity, Activity::Awake { then_asleep: true, .. });
+        let told = if long { Told::ByCaller } else { Told::ByDigest };
+        for _ in 0..TRIES {
+            let Some(key) = self.key(admitted.node) else { break };
+            match self.hear(key, admitted.incarnation, told) {
+                Heard::Granted { ttl, ttl_applied, .. } if long => {
+                    return Ok(self.promise(admitted, ttl, ttl_applied).await);
+                }
+                Heard::Granted { ttl, .. } => return Ok(ttl),
+                Heard::NotNewer { left } => return Ok(left),
+                Heard::Forked => *admitted = self.become_another(admitted.node, Admission::Forked).await?,
+                Heard::Ending => self.wait_for_verdict().await,
+                Heard::OtherIncarnation { .. } | Heard::Unknown => *admitted = self.admit().await?,
+            }
+        }
+        Ok(Millis(0))
+    }
+
+    fn hear(&self, key: LeaseKey, incarnation: Incarnation, told: Told) -> Heard {
+        self.service.relay.keeper.hear(
+            key,
+            incarnation,
+            self.call.beat,
+            self.call.call_id,
+            self.activity,
+            told,
+        )
+    }
+
+    /// A lease longer than the awake lease is promised only when the log has told of its evidence.
+    async fn promise(&self, admitted: &Admitted, at_once: Millis, applied: Millis) -> Millis {
+        let evidence = record::Evidence {
+            namespace: self.namespace.clone(),
+            node: admitted.node,
+            incarnation: admitted.incarnation,
+            contact: contact_of(self.call.beat, self.activity, applied),
+        };
+        let digest = self.service.relay.keeper.digest_of(evidence);
+        match self.write(Record::Digest(digest), 128, None).await {
+            Ok(_) => applied,
+            Err(_) => at_once,
+        }
+    }
+
+    /// The node's end is under way; its verdict comes with one of the next records.
+    async fn wait_for_verdict(&self) {
+        let sequencer = &self.service.relay.sequencer;
+        let next = sequencer.read().fold.revision().next();
+        sequencer.reached(next, self.patience()).await;
+    }
+
+    async fn leave(&self) -> Result<encoded::SyncResponse, RelayError> {
+        let Some((node, incarnation)) = self.call.identity.node else {
+            return Err(RelayError::NodeUnknown(String::new()));
+        };
+        let gone = Gone {
+            namespace: self.namespace.clone(),
+            node,
+            incarnation,
+            cause: Cause::Left,
+            beat: self.call.beat,
+            reason: String::new(),
+        };
+        self.write(Record::Gone(gone), 128, None).await?;
+        let admitted = Admitted { node, incarnation, how: Admission::Unspecified };
+        Ok(encoded::SyncResponse { lease: Some(lease(&admitted, Millis(0))), ..Default::default() })
+    }
+
+    // ---- the pull ----
+
+    /// A first pull begins where the node's oldest row is from, and that may be this call's acknowledgement: what dies
+    /// between the two must be told.
+    fn begun(&self, request: PullRequest) -> PullRequest {
+        let oldest = request.held_since.into_iter().chain(self.acked_at.get().copied()).min();
+        PullRequest { held_since: oldest, ..request }
+    }
+
+    /// Chunk, counts and the fate of the last push, all from one view.
+    async fn pull(
+        &self,
+        admitted: &Admitted,
+        pull: Option<Result<PullRequest, Violations>>,
+        answer: &mut encoded::SyncResponse,
+    ) {
+        let request = match pull {
+            Some(Ok(request)) => Some(self.begun(request)),
+            Some(Err(violations)) => {
+                answer.pull_refused = Some(self.refuse(violations.into()));
+                None
+            }
+            None => None,
+        };
+        let log_is_read = match &request {
+            Some(request) => {
+                self.service.catch_up(self.call.head, request.min_revision, self.patience()).await
+            }
+            None => false,
+        };
+        let sequencer = &self.service.relay.sequencer;
+        let applied = sequencer.read();
+        let fold = &applied.fold;
+        if let Some(request) = &request {
+            match chunk(
+                fold,
+                sequencer.log_fingerprint(),
+                &self.namespace,
+                request,
+                self.call.head,
+                log_is_read,
+            ) {
+                Ok(chunk) => {
+                    self.service.relay.metrics.pulled(chunk.rows, chunk.keys.len());
+                    answer.chunk = Some(encode::chunk(chunk));
+                }
+                Err(error) => answer.pull_refused = Some(self.refuse(error)),
+            }
+        }
+        let Some(view) = fold.namespace(&self.namespace) else { return };
+        let last: Option<&LastPush> = view
+            .member(admitted.node)
+            .map(|it| &it.last)
+            .or_else(|| view.tombstone(admitted.node).map(|it| &it.last));
+        answer.settled = last.and_then(encode::settled);
+        answer.members = Some(self.service.member_counts(view.number(), fold.revision()));
+    }
+}
+
+impl Service {
+    /// Waits until this relay has applied what the caller knows of. Answers whether the whole log was read meanwhile.
+    pub(super) async fn catch_up(&self, head: Revision, min_revision: Revision, patience: Duration) -> bool {
+        let sequencer = &self.relay.sequencer;
+        let wanted = head.max(min_revision);
+        if sequencer.read().fold.revision() >= wanted {
+            return false;
+        }
+        // A record that is appended now and applied proves that the log holds nothing more.
+        let barrier = sequencer.write(Record::Digest(record::Digest::default()), 64, None, patience);
+        barrier.await.is_ok()
+    }
+}
+
+/// Builds a chunk, once this relay has what the reader knows of.
+pub(super) fn chunk(
+    fold: &Fold,
+    log: u64,
+    namespace: &Namespace,
+    request: &PullRequest,
+    head: Revision,
+    log_is_read: bool,
+) -> Result<crate::state::Chunk, RelayError> {
+    let has = fold.revision();
+    let pull = Pull {
+        token: (!request.token.is_empty()).then(|| Token::decode(&request.token)),
+        all: request.follow.all,
+        collections: &request.follow.collections,
+        members: request.follow.members,
+        acked: &request.acked,
+        held_since: request.held_since,
+        head,
+        max_bytes: request.max_bytes,
+        log_is_read,
+    };
+    let chunk = fold
+        .pull(log, namespace, &pull)
+        .map_err(|PullError::Behind(wanted)| RelayError::Behind { wanted, has })?;
+    let lost = chunk.restart == Some(Lost::History);
+    if has < request.min_revision && !lost {
+        return Err(RelayError::Behind { wanted: request.min_revision, has });
+    }
+    Ok(chunk)
+}
+
+fn lease(admitted: &Admitted, ttl: Millis) -> v1::Lease {
+    v1::Lease {
+        node_id: admitted.node.to_string(),
+        incarnation: admitted.incarnation.0,
+        ttl_ms: encode::millis(ttl.0),
+        admission: admitted.how as i32,
+        send_tags: false,
+    }
+}
