@@ -11,7 +11,7 @@ use dormouse_proto::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::{broadcast, watch},
+    sync::{broadcast, oneshot, watch},
     time::{MissedTickBehavior, interval},
 };
 use tracing::{debug, info};
@@ -23,7 +23,7 @@ use crate::{
         MemberCounts, Millis, Restored, Session, Timestamp, guard::HoldNumber,
     },
     metrics::Metrics,
-    sequencer::{Sequencer, Witness},
+    sequencer::{Outcome, Sequencer, Unwritten, Witness},
     state::{Fold, JoinVerdict, Verdict},
 };
 
@@ -60,6 +60,13 @@ pub enum Told {
     ByDigest,
     /// In a record that the caller writes.
     ByCaller,
+}
+
+/// An end that was proposed to the log.
+struct Proposed {
+    key: LeaseKey,
+    incarnation: Incarnation,
+    answer: oneshot::Receiver<Result<Outcome, Unwritten>>,
 }
 
 /// The leases of this relay.
@@ -213,7 +220,7 @@ impl Keeper {
     }
 
     /// Draws the conclusions of silence.
-    fn look(&self, sequencer: &Sequencer, due: &mut Vec<Due>) {
+    fn look(self: &Arc<Self>, sequencer: &Sequencer, due: &mut Vec<Due>) {
         let now = self.clock.now();
         // A log that cannot be read may hold contacts that others told of.
         if sequencer.trouble().is_some() {
@@ -222,22 +229,49 @@ impl Keeper {
         let hold = self.clock.guard().expiry_held(now);
         // Alone on its log, a relay answers for every lease.
         self.leases.due(now, hold, |_| true, due);
+        let mut answers = Vec::new();
         for due in due.drain(..) {
             match due {
                 Due::Suspect { key, .. } => self.turned(key, LeaseState::Suspect),
-                Due::Gone { key, incarnation, beat } => self.propose_end(sequencer, key, incarnation, beat),
+                Due::Gone { key, incarnation, beat } => {
+                    answers.extend(self.propose_end(sequencer, key, incarnation, beat));
+                }
             }
         }
+        self.await_verdicts(answers);
     }
 
-    fn propose_end(&self, sequencer: &Sequencer, key: LeaseKey, incarnation: Incarnation, beat: Beat) {
-        let Some(namespace) = self.names.get(&key.namespace).map(|name| name.clone()) else { return };
+    fn propose_end(
+        &self,
+        sequencer: &Sequencer,
+        key: LeaseKey,
+        incarnation: Incarnation,
+        beat: Beat,
+    ) -> Option<Proposed> {
+        let namespace = self.names.get(&key.namespace).map(|name| name.clone())?;
         debug!(%namespace, node = %key.node, %incarnation, "lease ran out");
         let reason = String::from("lease ran out");
         let gone = Gone { namespace, node: key.node, incarnation, cause: Cause::Expired, beat, reason };
-        if sequencer.submit(Record::Gone(gone), 64, None).is_err() {
+        let answer = sequencer.submit(Record::Gone(gone), 64, None);
+        if answer.is_err() {
             self.leases.gone_rejected(self.clock.now(), key, incarnation);
         }
+        answer.ok().map(|answer| Proposed { key, incarnation, answer })
+    }
+
+    /// A node whose end the log did not take may be heard again. (One that it took is told of by the witness.)
+    fn await_verdicts(self: &Arc<Self>, proposed: Vec<Proposed>) {
+        if proposed.is_empty() {
+            return;
+        }
+        let keeper = Arc::clone(self);
+        tokio::spawn(async move {
+            for Proposed { key, incarnation, answer } in proposed {
+                if !matches!(answer.await, Ok(Ok(_))) {
+                    keeper.leases.gone_rejected(keeper.clock.now(), key, incarnation);
+                }
+            }
+        });
     }
 
     /// Tells the log of contacts, and of the time if something in the state waits for it.

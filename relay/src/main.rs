@@ -63,7 +63,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let server = tokio::spawn(grpc::serve(started.relay.clone(), listener, stopped(stopping)));
     info!(relay = %started.relay.id, revision = %started.relay.sequencer.read().fold.revision(), "ready");
 
-    terminated().await?;
+    let mut server = server;
+    tokio::select! {
+        ended = terminated() => ended?,
+        result = &mut server => return Err(format!("the server ended: {result:?}").into()),
+    }
     finish(started, stop, server, admin).await
 }
 

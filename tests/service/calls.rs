@@ -468,3 +468,80 @@ async fn get(url: &str, path: &str) -> Result<String, Box<dyn std::error::Error>
     tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await??;
     Ok(answer)
 }
+
+#[tokio::test]
+async fn a_node_that_leaves_pushes_what_waits() -> Outcome {
+    let served = Served::default().await?;
+    let mut a = Caller::new(&served, 1).await;
+    a.wake().await?;
+    let mut request = a.request(v1::sync_request::Next::Leaving(v1::Leaving::default()));
+    request.push = Some(a.push(vec![add("shown", 2)]));
+    let answer = a.send(request).await?;
+    assert_eq!(counter(&pushed(&answer).keys, "shown"), Some(2));
+    assert_eq!(answer.lease.expect("a lease").ttl_ms, 0);
+    let count =
+        served.membership().await.count_members(v1::CountMembersRequest::default()).await?.into_inner();
+    assert_eq!(count.counts[0].members, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_readmitted_node_keeps_its_tags() -> Outcome {
+    let served = Served::default().await?;
+    let mut a = Caller::new(&served, 1).await;
+    a.identity.tags.insert("zone".into(), "a".into());
+    a.wake().await?;
+    let request = a.request(v1::sync_request::Next::Leaving(v1::Leaving::default()));
+    a.send(request).await?;
+    a.identity.tags.clear();
+    let lease = a.wake().await?.lease.expect("a lease");
+    assert_eq!(lease.admission(), Admission::Readmitted);
+    let filter = v1::MemberFilter { tags: "zone=a".into(), ..Default::default() };
+    let request = v1::CountMembersRequest { filter: Some(filter), ..Default::default() };
+    let counts = served.membership().await.count_members(request).await?.into_inner().counts;
+    assert_eq!(counts[0].members, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_of_a_log_that_was_wiped_is_told_so_and_served() -> Outcome {
+    use dormouse_relay::{
+        config::Config,
+        log::embedded::{Embedded, Options},
+    };
+    let dir = tempfile::tempdir()?;
+    let log = std::sync::Arc::new(Embedded::open(dir.path(), Options::default())?);
+    let served = Served::new(Config::default(), log).await?;
+    let mut a = Caller::new(&served, 1).await;
+    (a.identity.node_id, a.identity.incarnation) = ("0000000000007".into(), 3);
+    a.head = 1 << 50;
+    let answer = a.sync(vec![add("shown", 1)]).await?;
+    assert_eq!(answer.lease.as_ref().expect("a lease").admission(), Admission::Forgotten);
+    assert_eq!(chunk(&answer).restart(), v1::chunk::Restart::Lost);
+    a.head = chunk(&answer).as_of;
+    assert_eq!(counter(&pushed(&a.sync(vec![add("shown", 1)]).await?).keys, "shown"), Some(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watch_is_quiet_about_what_it_does_not_follow() -> Outcome {
+    let served = Served::default().await?;
+    let mut mailbox = served.mailbox().await;
+    let request = v1::WatchRequest { collections: vec!["flags".into()], ..Default::default() };
+    let mut stream = mailbox.watch(request).await?.into_inner();
+    assert!(stream.next().await.expect("an answer")?.chunk.expect("a chunk").caught_up);
+    let mut writer = served.mailbox().await;
+    let write = |id: &str, delta| v1::WriteRequest {
+        request_id: id.into(),
+        deltas: vec![delta],
+        ..Default::default()
+    };
+    for nth in 0..5 {
+        writer.write(write(&format!("w{nth}"), add("shown", 1))).await?;
+    }
+    let flag = v1::Delta { collection: "flags".into(), ..register("checkout", "1", None) };
+    writer.write(write("flag", flag)).await?;
+    let next = stream.next().await.expect("an answer")?.chunk.expect("a chunk");
+    assert_eq!(next.keys.len(), 1, "the next message is the first that concerns it");
+    Ok(())
+}

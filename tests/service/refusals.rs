@@ -400,3 +400,29 @@ async fn what_this_release_has_not_got_says_so() -> Outcome {
     assert!(refused.message().contains("Send"));
     Ok(())
 }
+
+#[tokio::test]
+async fn quota_of_collections_holds_for_everything_that_would_make_one() -> Outcome {
+    let served = Served::default().await?;
+    with_policy(&served, Policy { collections_max: Some(1), ..Policy::default() }).await;
+    let mut a = Caller::new(&served, 1).await;
+    pushed(&a.sync(vec![add("n", 1)]).await?);
+    let elsewhere = |delta: v1::Delta| v1::Delta { collection: "other".into(), ..delta };
+    assert_eq!(push_refused(&a.sync(vec![elsewhere(add("n", 1))]).await?).reason, "QUOTA");
+    // What only removes makes nothing, and passes.
+    pushed(&a.sync(vec![elsewhere(set_remove("s", &["x"], None))]).await?);
+    let applied = served.relay().sequencer.read();
+    let view = applied.fold.namespace(&dormouse_proto::ids::Namespace::default()).expect("written to");
+    assert_eq!(view.collections().count(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn field_invalid_for_a_watch_by_state_without_activity() -> Outcome {
+    let served = Served::default().await?;
+    let filter = v1::MemberFilter { states: vec![v1::member::State::Awake as i32], ..Default::default() };
+    let request = v1::WatchMembersRequest { filter: Some(filter), ..Default::default() };
+    let refused = served.membership().await.watch_members(request).await.expect_err("it would miss most");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "FIELD_INVALID"));
+    Ok(())
+}

@@ -335,7 +335,7 @@ impl<'a> Call<'a> {
         .encode_to_vec();
         if let Some(view) = fold.namespace(namespace()) {
             let mut writer = RowWriter::new(&mut ack, RowWriter::PUSH_ACK);
-            view.write_touched(&push.deltas, &mut writer);
+            view.write_touched(&push.deltas, usize::MAX, &mut writer);
             writer.finish();
         }
         v1::PushAck::decode(ack.as_slice()).expect("an acknowledgement decodes")

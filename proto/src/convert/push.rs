@@ -80,6 +80,8 @@ pub struct PushRequest {
     pub deltas: Vec<Delta>,
     /// The node has sent it before.
     pub retried: bool,
+    /// What it had on the wire: what it takes up while it waits.
+    pub bytes: usize,
 }
 
 impl TryFrom<v1::SyncRequest> for SyncCall {
@@ -204,7 +206,7 @@ impl TryFrom<v1::Push> for PushRequest {
         let push_id = word(&push_id, "push.push_id", &mut wrong);
         let push_id = wrong.into_result(push_id)?;
         let deltas = deltas_from_wire(deltas, "push.deltas")?;
-        Ok(Self { push_no: PushNo(push_no), push_id: PushId(push_id), deltas, retried })
+        Ok(Self { push_no: PushNo(push_no), push_id: PushId(push_id), deltas, retried, bytes })
     }
 }
 

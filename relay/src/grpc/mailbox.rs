@@ -111,7 +111,8 @@ impl Service {
                 let touched = v1::WriteResponse::decode(outcome.touched.as_slice()).unwrap_or_default();
                 Ok(v1::WriteResponse {
                     revision: revision.0,
-                    as_of: outcome.revision.0,
+                    // 0: the rows did not fit into an answer and are to be read.
+                    as_of: if outcome.is_whole { outcome.revision.0 } else { 0 },
                     durability: encode::durability(self.relay.sequencer.log().durability) as i32,
                     keys: touched.keys,
                 })

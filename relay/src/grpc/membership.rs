@@ -71,6 +71,10 @@ impl Membership for Service {
             request.into_inner();
         let namespace = namespace(name).map_err(|error| self.refused(error))?;
         let filter = Filter::from_wire(filter).map_err(|wrong| self.refused(wrong.into()))?;
+        if filter.names_states() && !activity {
+            let why = "states come and go without a revision: a filter by state needs activity";
+            return Err(self.refused(invalid("filter.states", why)).into());
+        }
         let after = after_revision.map(Revision);
         let stream =
             self.watch_events(namespace, filter, after, activity).map_err(|error| self.refused(error))?;

@@ -11,6 +11,7 @@ use dormouse_proto::{
     wire::{encoded, v1},
 };
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 
@@ -32,6 +33,22 @@ struct Ends {
     _place: OwnedSemaphorePermit,
 }
 
+/// A chunk for a stream.
+struct NextChunk {
+    message: encoded::WatchResponse,
+    caught_up: bool,
+    /// It has rows, or says that the reader starts over.
+    is_news: bool,
+}
+
+/// Hands a message to the reader; `false`: the stream ends, because the reader is gone or the relay stops.
+async fn deliver<T>(send: &mpsc::Sender<T>, message: T, ends: &mut Ends) -> bool {
+    tokio::select! {
+        sent = send.send(message) => sent.is_ok(),
+        () = stopped(&mut ends.stopping) => false,
+    }
+}
+
 impl Service {
     fn place(&self) -> Result<Ends, RelayError> {
         let place = std::sync::Arc::clone(&self.relay.watchers).try_acquire_owned();
@@ -50,14 +67,21 @@ impl Service {
         let service = self.clone();
         tokio::spawn(async move {
             let mut revisions = service.relay.sequencer.revisions();
+            let mut told: Option<Instant> = None;
             loop {
                 revisions.mark_unchanged();
                 let next = service.next_chunk(&namespace, &mut pull);
-                let caught_up = matches!(next, Ok((_, true)));
+                let (caught_up, is_news) =
+                    next.as_ref().map_or((false, true), |next| (next.caught_up, next.is_news));
                 let failed = next.is_err();
-                let message = next.map(|(message, _)| message).map_err(|error| service.refused(error).into());
-                if send.send(message).await.is_err() || failed {
-                    return;
+                // What changed elsewhere is no news here; the quiet time has its message.
+                if is_news || told.is_none_or(|at| at.elapsed() >= QUIET) {
+                    let message =
+                        next.map(|next| next.message).map_err(|error| service.refused(error).into());
+                    if !deliver(&send, message, &mut ends).await || failed {
+                        return;
+                    }
+                    told = Some(Instant::now());
                 }
                 if caught_up && !wait(&mut revisions, &mut ends, &send).await {
                     return;
@@ -67,21 +91,18 @@ impl Service {
         Ok(ReceiverStream::new(receive))
     }
 
-    fn next_chunk(
-        &self,
-        namespace: &Namespace,
-        pull: &mut PullRequest,
-    ) -> Result<(encoded::WatchResponse, bool), RelayError> {
+    fn next_chunk(&self, namespace: &Namespace, pull: &mut PullRequest) -> Result<NextChunk, RelayError> {
         let chunk = {
             let sequencer = &self.relay.sequencer;
             let applied = sequencer.read();
             sync::chunk(&applied.fold, sequencer.log_fingerprint(), namespace, pull, Revision::ZERO, true)?
         };
         pull.token = chunk.token.encode();
-        let caught_up = chunk.caught_up;
+        let (caught_up, is_news) = (chunk.caught_up, chunk.rows > 0 || chunk.restart.is_some());
         self.relay.metrics.pulled(chunk.rows, chunk.keys.len());
         let conditions = self.conditions();
-        Ok((encoded::WatchResponse { chunk: Some(encode::chunk(chunk)), conditions }, caught_up))
+        let message = encoded::WatchResponse { chunk: Some(encode::chunk(chunk)), conditions };
+        Ok(NextChunk { message, caught_up, is_news })
     }
 
     /// Changes of membership.
@@ -99,19 +120,27 @@ impl Service {
         tokio::spawn(async move {
             let mut revisions = service.relay.sequencer.revisions();
             let mut watcher = Watcher { namespace, filter, after };
+            // Marked before the state is read, so that what changes meanwhile is not missed.
+            revisions.mark_unchanged();
             let mut messages = watcher.begin(&service);
+            let mut told = Instant::now();
             loop {
                 for message in messages {
-                    if send.send(Ok(message)).await.is_err() {
+                    if !deliver(&send, Ok(message), &mut ends).await {
                         return;
                     }
+                    told = Instant::now();
                 }
-                revisions.mark_unchanged();
                 let (open, turned) = next_event(&mut revisions, &mut turns, &mut ends, &send).await;
                 if !open {
                     return;
                 }
+                revisions.mark_unchanged();
                 messages = watcher.next(&service, &turned);
+                // What changed elsewhere is no news here; the quiet time has its message.
+                if messages.iter().all(|it| it.events.is_empty() && !it.restart) && told.elapsed() < QUIET {
+                    messages.clear();
+                }
             }
         });
         Ok(ReceiverStream::new(receive))

@@ -42,6 +42,8 @@ pub struct Outcome {
     pub revision: Revision,
     /// The rows that it touched, as the encoded field of the answer that was asked for.
     pub touched: Vec<u8>,
+    /// `touched` has all of them. Others may have put large values there: what no answer can carry is left out whole.
+    pub is_whole: bool,
     /// The deltas of a push whose node was no member, for another try; nothing is remembered of it.
     pub unheard: Vec<Delta>,
 }
@@ -141,6 +143,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     bounds: Bounds,
     witness: Arc<dyn Witness>,
+    /// Held while a snapshot is made: each copies the whole state.
+    snapshotting: tokio::sync::Mutex<()>,
 }
 
 /// Handle to the one task that writes and the one that applies.

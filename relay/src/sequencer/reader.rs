@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dormouse_proto::{
+    convert::bounds,
     record::{Frame, Record},
     rows::RowWriter,
 };
@@ -30,6 +31,7 @@ pub(super) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut bytes_since_snapshot = 0;
+    let _end = EndGuard(Arc::clone(&shared));
     loop {
         let batch = tokio::select! {
             batch = reader.next_batch() => batch,
@@ -43,7 +45,8 @@ pub(super) async fn run(
                         return shared.give_up(&why);
                     }
                 }
-                if bytes_since_snapshot >= shared.bounds.snapshot_every {
+                let due = bytes_since_snapshot >= shared.bounds.snapshot_every;
+                if due && shared.snapshotting.try_lock().is_ok() {
                     bytes_since_snapshot = 0;
                     tokio::spawn(Arc::clone(&shared).snapshot());
                 }
@@ -56,6 +59,21 @@ pub(super) async fn run(
             Err(ReadError::Closed) => return,
             Err(error) => return shared.give_up(&error.to_string()),
         }
+    }
+}
+
+/// However the reader ends, nothing is applied any more: a write would be acknowledged by the log and never be seen.
+struct EndGuard(Arc<Shared>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        self.0.trouble.send_if_modified(|trouble| {
+            let begins = !matches!(trouble, Trouble::Final(_));
+            if begins {
+                *trouble = Trouble::Final("the log is no longer followed".to_owned());
+            }
+            begins
+        });
     }
 }
 
@@ -128,6 +146,7 @@ impl Shared {
 
     /// Stores a snapshot of what is applied, and lets the log drop what only older ones need.
     pub(super) async fn snapshot(self: Arc<Self>) {
+        let _one = self.snapshotting.lock().await;
         let shared = Arc::clone(&self);
         let copied = tokio::task::spawn_blocking(move || {
             let applied = shared.applied.read();
@@ -164,7 +183,7 @@ fn pieces(fold: &Fold) -> Vec<Bytes> {
 }
 
 fn outcome(fold: &Fold, record: &Record, verdict: Verdict, touched: Option<u32>) -> Outcome {
-    let mut rows = Vec::new();
+    let (mut rows, mut is_whole) = (Vec::new(), true);
     let changed = match record {
         Record::Push(push) => Some((&push.namespace, &push.deltas)),
         Record::Write(write) => Some((&write.namespace, &write.deltas)),
@@ -176,12 +195,15 @@ fn outcome(fold: &Fold, record: &Record, verdict: Verdict, touched: Option<u32>)
         && let Some(view) = fold.namespace(namespace)
     {
         let mut writer = RowWriter::new(&mut rows, field);
-        view.write_touched(deltas, &mut writer);
+        is_whole = view.write_touched(deltas, bounds::CHUNK_MAX as usize, &mut writer);
         writer.finish();
+        if !is_whole {
+            rows = Vec::new();
+        }
     }
     let unheard = match changed {
         Some((_, deltas)) if verdict == Verdict::Push(PushVerdict::Unknown) => deltas.clone(),
         _ => Vec::new(),
     };
-    Outcome { verdict, revision: fold.revision(), touched: rows, unheard }
+    Outcome { verdict, revision: fold.revision(), touched: rows, is_whole, unheard }
 }

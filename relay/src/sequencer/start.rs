@@ -91,6 +91,7 @@ pub async fn start(
         metrics,
         bounds,
         witness,
+        snapshotting: tokio::sync::Mutex::default(),
     });
     let (inbox, submissions) = mpsc::channel(bounds.records);
     let (stop_reader, stopped) = watch::channel(false);

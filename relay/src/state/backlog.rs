@@ -126,6 +126,7 @@ impl Fold {
         };
         let mut shown: Vec<Revision> = token.into_iter().flat_map(Token::revisions).collect();
         shown.extend(check_head.then_some(pull.head));
+        shown.extend(pull.held_since);
         let highest = shown.iter().copied().max().unwrap_or_default();
         if highest > self.revision() {
             return if pull.log_is_read { Ok(Some(Lost::History)) } else { Err(PullError::Behind(highest)) };
@@ -187,10 +188,9 @@ impl<'a> Walk<'a> {
     /// Where the reader is in a collection; a fresh start if rows that it may still show were dropped there.
     fn place(&mut self, number: usize, token: Option<&Token>, held_since: Option<Revision>) -> (Place, bool) {
         let fresh = Place { cursor: Revision::ZERO, boot_start: Some(self.as_of) };
-        let place = match token {
-            Some(token) => token.place(number).unwrap_or(fresh),
-            None => Place { boot_start: held_since.or(fresh.boot_start), ..fresh },
-        };
+        // Rows that the reader holds already, from an acknowledgement or a read, may have died since.
+        let begun = Place { boot_start: held_since.or(fresh.boot_start), ..fresh };
+        let place = token.and_then(|token| token.place(number)).unwrap_or(begun);
         if place.boot_start.unwrap_or(place.cursor) >= self.floor(number) {
             return (place, false);
         }
@@ -426,6 +426,8 @@ pub(super) fn write_matching(
     let (prefix, exact) = pattern.strip_suffix('*').map_or((pattern, true), |prefix| (prefix, false));
     let keys = if exact { collection.keys().named(prefix) } else { collection.keys().with_prefix(prefix) };
     let matching = keys.into_iter().filter(|(name, ..)| after.is_none_or(|after| *name > after));
+    let matching: Vec<_> = matching.collect();
+    let sets = collection.present_elements(matching.iter().filter(|it| it.1 == Type::Set).map(|it| it.2));
     let mut last: Option<&str> = None;
     for (name, kind, key) in matching {
         // All types of one name go together, so that a page ends between two names.
@@ -434,8 +436,13 @@ pub(super) fn write_matching(
         }
         let mut open = Some(key);
         out.key(collection.name.as_str(), name, kind);
-        let visible = |row: &&Row<RowBody>| kind != Type::Set || !row.body.is_dead();
-        collection.rows_of(key).filter(visible).for_each(|row| write_row(collection, row, &mut open, out));
+        match sets.get(&key) {
+            Some(rows) => rows.iter().for_each(|row| write_row(collection, row, &mut open, out)),
+            None => collection
+                .scalar_row(key)
+                .into_iter()
+                .for_each(|row| write_row(collection, row, &mut open, out)),
+        }
         last = Some(name);
     }
     None

@@ -243,6 +243,10 @@ impl Fold {
 
     fn join(&mut self, join: &Join, at: Revision, session: u64) -> JoinVerdict {
         let (now, limits, traps) = (self.now(), self.limits, self.traps);
+        // A namespace is kept for ever, so a join that cannot take effect does not make one.
+        if join.previous.is_some() && !self.names.contains_key(&join.namespace) {
+            return JoinVerdict::Forgotten;
+        }
         let Some(number) = self.namespace_number(&join.namespace) else {
             return JoinVerdict::Full;
         };

@@ -212,10 +212,13 @@ impl<'a> View<'a> {
     ///
     /// A row that is exactly what its delta asked for is left out: a set element that is present after an add or absent
     /// after a remove.
-    pub fn write_touched(&self, deltas: &[Delta], rows: &mut RowWriter<'_>) {
-        for delta in deltas {
+    ///
+    /// Stops above `max_bytes`; answers whether that was not necessary.
+    pub fn write_touched(&self, deltas: &[Delta], max_bytes: usize, rows: &mut RowWriter<'_>) -> bool {
+        deltas.iter().all(|delta| {
             backlog::write_touched(self.state, delta, rows);
-        }
+            rows.len() <= max_bytes
+        })
     }
 
     /// Writes the keys of `collection` that match into `rows`: one name, or a prefix that ends with `*`.

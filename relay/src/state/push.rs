@@ -1,5 +1,7 @@
 //! Deltas on their way into the rows: all checks before anything is touched, then all of them at one revision.
 
+use std::collections::HashSet;
+
 use dormouse_proto::{
     ids::Revision,
     lattice::{Change, CounterDelta, Delta, RegisterDelta, SetDelta},
@@ -205,9 +207,10 @@ fn resolve_reset(change: &CounterDelta, total: i64, context: &Context<'_>) -> Op
 /// What the delta adds beside what its idempotency ids have added before.
 fn fresh_amount(namespace: &NamespaceState, delta: &Delta, change: &CounterDelta) -> Option<i64> {
     let mut amount = change.amount;
-    for (nth, once) in change.once.iter().enumerate() {
+    let mut seen = HashSet::with_capacity(change.once.len());
+    for once in &change.once {
         let key = OnceKey::of_counter(delta.collection.as_str(), delta.key.as_str(), once.id.as_str());
-        let repeated = change.once[..nth].iter().any(|earlier| earlier.id == once.id);
+        let repeated = !seen.insert(once.id.as_str());
         if !repeated && namespace.once.get(key).is_none() {
             amount = amount.checked_add(once.amount)?;
         }
@@ -238,20 +241,22 @@ fn clamp(change: &RegisterDelta, context: &Context<'_>) -> u64 {
 }
 
 fn exceeds_quota(namespace: &NamespaceState, deltas: &[Delta], limits: &Limits) -> bool {
+    if new_collections(namespace, deltas) > limits.collections_max {
+        return true;
+    }
     let growth = growth_bound(deltas);
     if growth == 0 {
         return false; // removals still pass
     }
     let fits = namespace.rows() + growth <= limits.rows_max && namespace.bytes() <= limits.bytes_max;
-    (!fits && new_rows(namespace, deltas) > 0) || new_collections(namespace, deltas) > limits.collections_max
+    !fits && new_rows(namespace, deltas) > 0
 }
 
 /// How many rows these deltas can add at the most, without looking at the rows.
 fn growth_bound(deltas: &[Delta]) -> u64 {
     let bound = |delta: &Delta| match &delta.change {
-        Change::Counter(_) => 1,
+        Change::Counter(_) | Change::Register(_) => 1,
         Change::Set(change) => change.add.len() as u64,
-        Change::Register(change) => u64::from(change.value.is_some()),
     };
     deltas.iter().map(bound).sum()
 }
@@ -262,9 +267,7 @@ fn new_rows(namespace: &NamespaceState, deltas: &[Delta]) -> u64 {
         let (collection, key) = (namespace.collection(delta.collection.as_str()), delta.key.as_str());
         let is_new = match &delta.change {
             Change::Counter(_) => collection.is_none_or(|it| it.counter(key).is_none()),
-            Change::Register(change) => {
-                change.value.is_some() && collection.is_none_or(|it| it.register(key).is_none())
-            }
+            Change::Register(_) => collection.is_none_or(|it| it.register(key).is_none()),
             Change::Set(change) => {
                 let known = |element: &str| collection.is_some_and(|it| it.has_element(key, element));
                 return change.add.iter().filter(|element| !known(element.as_str())).count() as u64;
@@ -280,6 +283,9 @@ fn new_collections(namespace: &NamespaceState, deltas: &[Delta]) -> u64 {
     let mut new: Vec<&str> = Vec::new();
     let mut last: Option<&str> = None;
     for delta in deltas {
+        if !makes_collection(delta) {
+            continue;
+        }
         let name = delta.collection.as_str();
         if last.replace(name) != Some(name) && namespace.find(name).is_none() {
             new.push(name);
@@ -290,8 +296,21 @@ fn new_collections(namespace: &NamespaceState, deltas: &[Delta]) -> u64 {
     if new.is_empty() { 0 } else { (namespace.collections().len() + new.len()) as u64 }
 }
 
+/// A collection's name is kept for ever, so what only removes from one that is not there does not make it.
+fn makes_collection(delta: &Delta) -> bool {
+    match &delta.change {
+        Change::Counter(change) => change.amount != 0 || !change.once.is_empty(),
+        Change::Set(change) => !change.add.is_empty(),
+        // A delete of a register that is not there is remembered: it wins over sets with older stamps.
+        Change::Register(_) => true,
+    }
+}
+
 fn bind(namespace: &mut NamespaceState, deltas: &[Delta], context: &Context<'_>) {
     for delta in deltas {
+        if !makes_collection(delta) && namespace.find(delta.collection.as_str()).is_none() {
+            continue; // nothing there, nothing to remove
+        }
         match &delta.change {
             Change::Counter(change) => bind_counter(namespace, delta, change, context),
             Change::Set(change) => bind_set(namespace, delta, change, context),

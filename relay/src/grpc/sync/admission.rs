@@ -1,6 +1,9 @@
 //! Who calls: the member that it was, that member again, or another one.
 
+use std::collections::BTreeMap;
+
 use dormouse_proto::{
+    convert::bounds,
     ids::{Beat, Incarnation, NodeId},
     record::{Cause, Contact, Join, Record},
     wire::v1::lease::Admission,
@@ -16,7 +19,7 @@ use crate::{
 };
 
 /// What a Join takes in a frame, about.
-const JOIN_BYTES: usize = 512;
+const JOIN_BYTES: usize = 512 + bounds::TAG_BYTES;
 
 /// What the member's record says, as far as admission needs it.
 enum Known {
@@ -117,14 +120,27 @@ impl Sync<'_> {
         let identity = &self.call.identity;
         // Of the call, so that two clones become two nodes and a retry of one finds what the first try made.
         let salt = self.call.call_id.0.to_le_bytes();
-        let node = node_id(&[&identity.boot_id.0, &was.0.to_le_bytes(), &salt]);
-        match self.join(node, Incarnation(1), None).await? {
-            JoinVerdict::Admitted { .. } => Ok(Admitted { node, incarnation: Incarnation(1), how }),
-            verdict => {
-                self.give_up(node, &verdict)?;
-                Err(RelayError::Busy("joins"))
+        for attempt in 0..TRIES {
+            let node = node_id(&[&identity.boot_id.0, &was.0.to_le_bytes(), &salt, &attempt.to_le_bytes()]);
+            match self.join(node, Incarnation(1), None).await? {
+                JoinVerdict::Admitted { .. } => {
+                    return Ok(Admitted { node, incarnation: Incarnation(1), how });
+                }
+                verdict => self.give_up(node, &verdict)?,
             }
         }
+        Err(RelayError::Busy("joins"))
+    }
+
+    /// The node's labels: as it says now, or as it said before. They are sent only at first.
+    fn tags(&self) -> BTreeMap<String, String> {
+        let identity = &self.call.identity;
+        let Some((node, _)) = identity.node.filter(|_| identity.tags.is_empty()) else {
+            return identity.tags.clone();
+        };
+        let applied = self.service.relay.sequencer.read();
+        let told = applied.fold.namespace(&self.namespace).and_then(|view| view.roster_entry(node));
+        told.map_or_else(BTreeMap::new, |(_, entry)| entry.tags.as_ref().clone())
     }
 
     fn give_up(&self, node: NodeId, verdict: &JoinVerdict) -> Result<(), RelayError> {
@@ -153,7 +169,7 @@ impl Sync<'_> {
             previous,
             boot_id: identity.boot_id,
             group: identity.group.clone(),
-            tags: identity.tags.clone(),
+            tags: self.tags(),
             // The call itself is heard afterwards, under its own beat.
             contact: Some(Contact { beat: Beat(0), ..contact_of(self.call.beat, self.activity, lease) }),
         };

@@ -48,6 +48,8 @@ pub(super) struct Sync<'a> {
     until: Instant,
     /// What the rows of this call's acknowledgement are as of.
     acked_at: OnceLock<Revision>,
+    /// All that was in the log when the call arrived has been applied.
+    log_is_read: bool,
 }
 
 impl<'a> Sync<'a> {
@@ -71,6 +73,7 @@ impl<'a> Sync<'a> {
             activity,
             until: Instant::now() + patience,
             acked_at: OnceLock::new(),
+            log_is_read: false,
         }
     }
 
@@ -79,12 +82,13 @@ impl<'a> Sync<'a> {
     }
 
     pub(super) async fn run(mut self) -> Result<encoded::SyncResponse, RelayError> {
-        self.wait_for_head().await;
-        if self.call.intent == Intent::Leaving {
-            return self.leave().await;
-        }
+        self.meet_head().await;
+        let leaving = self.call.intent == Intent::Leaving;
         let push = self.call.push.take();
         let pull = self.call.pull.take();
+        if leaving && push.is_none() {
+            return self.leave().await;
+        }
         let mut admitted = self.admit().await?;
         self.number_the_call(&admitted);
         let mut answer = encoded::SyncResponse::default();
@@ -95,6 +99,8 @@ impl<'a> Sync<'a> {
             None => {}
         }
         let ttl = match ttl {
+            // What it pushed comes first: it will not be there to push it again.
+            _ if leaving => self.end(admitted.node, admitted.incarnation).await?,
             Some(ttl) => ttl,
             None => self.renew(&mut admitted).await?,
         };
@@ -108,7 +114,7 @@ impl<'a> Sync<'a> {
     fn number_the_call(&mut self, admitted: &Admitted) {
         if self.call.beat == Beat(0) {
             let known = self.key(admitted.node).and_then(|key| self.service.relay.keeper.view(key));
-            self.call.beat = Beat(known.map_or(0, |lease| lease.beat.0) + 1);
+            self.call.beat = Beat(known.map_or(0, |lease| lease.beat.0).saturating_add(1));
         }
     }
 
@@ -116,12 +122,11 @@ impl<'a> Sync<'a> {
         status::refusal(&self.service.refused(error))
     }
 
-    /// A relay that is behind what the node was shown waits; the pull says so if that does not help.
-    async fn wait_for_head(&self) {
-        let head = self.call.head;
-        if self.service.relay.sequencer.read().fold.revision() < head {
-            self.service.relay.sequencer.reached(head, self.patience()).await;
-        }
+    /// A relay that is behind what the node was shown reads its log to the end: either that brings it there, or the node
+    /// comes from a history that this log does not have.
+    async fn meet_head(&mut self) {
+        let patience = self.patience() / 2;
+        self.log_is_read = self.service.catch_up(self.call.head, Revision::ZERO, patience).await;
     }
 
     fn key(&self, node: NodeId) -> Option<LeaseKey> {
@@ -177,9 +182,17 @@ impl<'a> Sync<'a> {
         };
         let digest = self.service.relay.keeper.digest_of(evidence);
         match self.write(Record::Digest(digest), 128, None).await {
-            Ok(_) => applied,
+            // An eviction may have come first.
+            Ok(_) if self.is_member(admitted) => applied,
+            Ok(_) => Millis(0),
             Err(_) => at_once,
         }
+    }
+
+    fn is_member(&self, admitted: &Admitted) -> bool {
+        let applied = self.service.relay.sequencer.read();
+        let member = applied.fold.namespace(&self.namespace).and_then(|view| view.member(admitted.node));
+        member.is_some_and(|member| member.incarnation == admitted.incarnation)
     }
 
     /// The node's end is under way; its verdict comes with one of the next records.
@@ -193,17 +206,16 @@ impl<'a> Sync<'a> {
         let Some((node, incarnation)) = self.call.identity.node else {
             return Err(RelayError::NodeUnknown(String::new()));
         };
-        let gone = Gone {
-            namespace: self.namespace.clone(),
-            node,
-            incarnation,
-            cause: Cause::Left,
-            beat: self.call.beat,
-            reason: String::new(),
-        };
-        self.write(Record::Gone(gone), 128, None).await?;
         let admitted = Admitted { node, incarnation, how: Admission::Unspecified };
-        Ok(encoded::SyncResponse { lease: Some(lease(&admitted, Millis(0))), ..Default::default() })
+        let ttl = self.end(node, incarnation).await?;
+        Ok(encoded::SyncResponse { lease: Some(lease(&admitted, ttl)), ..Default::default() })
+    }
+
+    async fn end(&self, node: NodeId, incarnation: Incarnation) -> Result<Millis, RelayError> {
+        let (namespace, beat) = (self.namespace.clone(), self.call.beat);
+        let gone = Gone { namespace, node, incarnation, cause: Cause::Left, beat, reason: String::new() };
+        self.write(Record::Gone(gone), 128, None).await?;
+        Ok(Millis(0))
     }
 
     // ---- the pull ----

@@ -32,21 +32,18 @@ impl Sync<'_> {
         mut push: PushRequest,
         answer: &mut encoded::SyncResponse,
     ) -> Result<Option<Millis>, RelayError> {
-        if matches!(admitted.how, Admission::Forked | Admission::Forgotten) {
-            // The identity that sealed this push is not this node's any more: only the client can tell what to repeat.
-            if admitted.how == Admission::Forgotten {
-                answer.push_refused = Some(self.refuse(RelayError::OutcomeUnknown));
-            }
-            return Ok(None);
-        }
         for _ in 0..TRIES {
+            if matches!(admitted.how, Admission::Forked | Admission::Forgotten) {
+                self.leave_unbound(admitted, answer);
+                return Ok(None);
+            }
             let Some(key) = self.key(admitted.node) else { break };
             let applied = match self.hear(key, admitted.incarnation, Told::ByCaller) {
                 Heard::Granted { ttl_applied, .. } => ttl_applied,
                 Heard::NotNewer { left } => left,
                 Heard::Forked => {
                     *admitted = self.become_another(admitted.node, Admission::Forked).await?;
-                    return Ok(None);
+                    continue;
                 }
                 Heard::Ending => {
                     self.wait_for_verdict().await;
@@ -60,14 +57,23 @@ impl Sync<'_> {
             if let Some(ttl) = self.push_once(admitted, &mut push, applied, answer).await? {
                 return Ok(Some(ttl));
             }
-            if answer.push_refused.is_some()
-                || matches!(admitted.how, Admission::Forked | Admission::Forgotten)
-            {
+            if answer.push_refused.is_some() {
                 return Ok(None);
             }
         }
+        if matches!(admitted.how, Admission::Forked | Admission::Forgotten) {
+            self.leave_unbound(admitted, answer);
+            return Ok(None);
+        }
         answer.push_refused = Some(self.refuse(RelayError::Busy("writes")));
         Ok(None)
+    }
+
+    /// The identity that sealed this push is not this node's any more: only the client can tell what to repeat.
+    fn leave_unbound(&self, admitted: &Admitted, answer: &mut encoded::SyncResponse) {
+        if admitted.how == Admission::Forgotten {
+            answer.push_refused = Some(self.refuse(RelayError::OutcomeUnknown));
+        }
     }
 
     /// Writes the push and takes its verdict. `None`: no lease was earned by it.
@@ -90,8 +96,8 @@ impl Sync<'_> {
             deltas: std::mem::take(&mut push.deltas),
             contact: Some(contact_of(self.call.beat, self.activity, applied)),
         };
-        let bytes = 128 + 96 * count;
-        let mut outcome = match self.write(Record::Push(record), bytes, Some(RowWriter::PUSH_ACK)).await {
+        let mut outcome = match self.write(Record::Push(record), push.bytes, Some(RowWriter::PUSH_ACK)).await
+        {
             Ok(outcome) => outcome,
             Err(error) => {
                 answer.push_refused = Some(self.refuse(error));
@@ -102,8 +108,11 @@ impl Sync<'_> {
         self.service.relay.metrics.pushed(result_of(verdict), count);
         match verdict {
             PushVerdict::Bound { revision, .. } => {
-                answer.pushed = Some(self.ack(push, *revision, &outcome));
-                let _ = self.acked_at.set(outcome.revision);
+                // Rows that no answer can carry come with the chunks, and `settled` says that the push is bound.
+                if outcome.is_whole {
+                    answer.pushed = Some(self.ack(push, *revision, &outcome));
+                    let _ = self.acked_at.set(outcome.revision);
+                }
                 Ok(Some(applied))
             }
             PushVerdict::Refused(refused) => {
@@ -117,7 +126,6 @@ impl Sync<'_> {
             }
             PushVerdict::Old => {
                 *admitted = self.become_another(admitted.node, Admission::Forgotten).await?;
-                answer.push_refused = Some(self.refuse(RelayError::OutcomeUnknown));
                 Ok(None)
             }
             PushVerdict::Unknown => {
