@@ -19,7 +19,7 @@ use dormouse_tests::{
 /// Seeds that ever showed a defect. They run first, and in every build.
 const OLD_SEEDS: &str = include_str!("seeds.txt");
 
-/// How many random histories are run. A debug build is some thirty times slower and runs fewer.
+/// How many random histories are run. A debug build is much slower and runs fewer; `DORMOUSE_HISTORIES` asks for more.
 const HISTORIES: u64 = if cfg!(debug_assertions) { 500 } else { 20_000 };
 
 fn old_seeds() -> Vec<u64> {
@@ -65,14 +65,16 @@ fn at_least_20000_histories_of_nodes_relays_and_a_log_break_no_invariant() {
     for seed in &old {
         run_clean(*seed, &mut total);
     }
-    for seed in 0..HISTORIES {
+    let more = std::env::var("DORMOUSE_HISTORIES").ok().and_then(|it| it.parse().ok());
+    let histories = HISTORIES.max(more.unwrap_or(0));
+    for seed in 0..histories {
         run_clean(seed, &mut total);
     }
     if cfg!(debug_assertions) {
         println!("a debug build runs {HISTORIES} histories, a release build 20000");
     }
     println!(
-        "{} old seeds and {HISTORIES} histories, seeds 0..{HISTORIES}, {} pushes, {} rows, 0 divergences, {:.0} s",
+        "{} old seeds and {histories} histories, seeds 0..{histories}, {} pushes, {} rows, 0 divergences, {:.0} s",
         old.len(),
         total.pushes,
         total.rows,

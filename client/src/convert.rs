@@ -60,16 +60,18 @@ pub(crate) fn absorb(replica: &mut Replica, answer: v1::SyncResponse) -> Absorbe
         }
         None => {}
     }
+    let lost =
+        matches!(&pull_result, Some(PullResult::Chunk(it)) if it.restart() == v1::chunk::Restart::Lost);
     let fate = fate.and_then(|fate| settled(&fate));
-    if let Some(fate) = fate {
+    if let Some(fate) = fate.filter(|_| !lost) {
         replica.absorb_settled(fate);
     }
     match pull_result {
         Some(PullResult::Chunk(mut it)) => {
             absorbed.inbox = std::mem::take(&mut it.inbox);
-            let lost = it.restart() == v1::chunk::Restart::Lost;
             absorbed.progress = Some(replica.absorb_chunk(chunk(it)));
-            // A lost history takes along what was settled in it, but this answer speaks of the one that is left.
+            // A lost history takes along what was settled in it. This answer speaks of the history that is left, whose
+            // revisions must not be compared with barriers of the one that is gone.
             if let Some(fate) = fate.filter(|_| lost) {
                 replica.absorb_settled(fate);
             }
@@ -259,6 +261,33 @@ mod tests {
         );
         assert_eq!(replica.counter(&path), Some(3), "the row contains the push already");
         assert_eq!(replica.pending().deltas, 0);
+    }
+
+    #[test]
+    fn a_barrier_of_a_lost_history_settles_nothing() {
+        use dormouse_proto::{ids::PushId, wire::v1::sync_response::PullResult};
+        let mut replica = Replica::new(crate::replica::Follow::everything(), 1 << 20);
+        let chunk = |as_of: u64, caught_up: bool, restart: v1::chunk::Restart| v1::Chunk {
+            as_of,
+            caught_up,
+            token: vec![1].into(),
+            restart: restart as i32,
+            ..v1::Chunk::default()
+        };
+        replica.absorb_chunk(super::chunk(chunk(90, true, v1::chunk::Restart::Unspecified)));
+        let path = "a/n".parse().expect("a path");
+        replica.counter_add(&path, 3).expect("fits");
+        replica.seal(PushId(7));
+        let push_id = 7_u64.to_be_bytes().to_vec().into();
+        let fate = v1::Settled { push_no: 1, push_id, revision: 50, ..v1::Settled::default() };
+        let pull_result = Some(PullResult::Chunk(chunk(60, false, v1::chunk::Restart::Lost)));
+        absorb(
+            &mut replica,
+            v1::SyncResponse { settled: Some(fate), pull_result, ..v1::SyncResponse::default() },
+        );
+        // Bound at 50, which is below the barrier 90 of a history that is gone; its row has not arrived.
+        assert_eq!(replica.counter(&path), Some(3));
+        assert_eq!(replica.pending().deltas, 1);
     }
 
     #[test]

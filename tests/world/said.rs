@@ -154,8 +154,10 @@ impl Shadow {
         let under_way = self.sealed.as_ref().map(|(id, _)| *id);
         self.waiting.retain(|_, said| said.op != Op::Remove);
         for said in self.waiting.values_mut() {
-            said.own.retain(|id| said.seen.is_none() && Some(*id) == under_way);
-            if said.seen.is_some() {
+            // A write whose context is still open takes it later; a reset is dropped, and its amount has no context.
+            let open = said.seen.is_none() && said.op != Op::Count;
+            said.own.retain(|id| open && Some(*id) == under_way);
+            if !open {
                 said.seen = Some(Seen::default());
             }
         }

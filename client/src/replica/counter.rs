@@ -45,7 +45,9 @@ const ONCE_MAX: usize = 1_000;
 impl CounterIntent {
     /// What a reader who sees `value` sees with this on top.
     pub(super) fn over(&self, value: i64) -> i64 {
-        let base = if self.reset.is_some() { 0 } else { value };
+        // A reset of own amounts only says nothing of what others add: it takes away nothing that they will see.
+        let takes_away = matches!(self.reset, Some(ResetIntent::Open | ResetIntent::Seen(_)));
+        let base = if takes_away { 0 } else { value };
         let once = self.once.iter().map(|once| once.amount);
         once.fold(base.saturating_add(self.amount), i64::saturating_add)
     }

@@ -161,3 +161,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_reset_of_own_amounts_alone_does_not_hide_what_others_add() {
+    let mut it = caught_up(5, vec![]);
+    it.counter_add(&path("a/c"), 7).expect("fits");
+    it.counter_reset(&path("a/c")).expect("fits");
+    it.counter_add(&path("a/c"), 1).expect("fits");
+    assert_eq!(it.counter(&path("a/c")), Some(1));
+    send(&mut it);
+    it.absorb_chunk(chunk(9, true, vec![counter("a/c", -4, -4)]));
+    // The push adds 1 and resets nothing, so this is what everybody will see once it is bound.
+    assert_eq!(it.counter(&path("a/c")), Some(-3));
+}
