@@ -426,3 +426,37 @@ async fn field_invalid_for_a_watch_by_state_without_activity() -> Outcome {
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "FIELD_INVALID"));
     Ok(())
 }
+
+#[tokio::test]
+async fn busy_when_the_queue_before_the_log_is_full() -> Outcome {
+    let log = Arc::new(Faulty::by_hand(Memory::new(LogId(1))));
+    let config = Config { queue_max: 1, ..Config::default() };
+    let served = Served::new(config, Arc::clone(&log) as _).await?;
+    // The log swallows frames for a while, so one write is on its way, one waits, and the rest find no room.
+    for _ in 0..20 {
+        log.fail_next(AppendFault::Drop);
+    }
+    let mut calls = tokio::task::JoinSet::new();
+    for nth in 0..8 {
+        let mut mailbox = served.mailbox().await;
+        let deltas = vec![add("n", 1)];
+        let write = v1::WriteRequest { request_id: format!("w{nth}"), deltas, ..Default::default() };
+        calls.spawn(async move { mailbox.write(write).await });
+    }
+    let (mut bound, mut busy) = (0, 0);
+    while let Some(answer) = calls.join_next().await {
+        match answer? {
+            Ok(_) => bound += 1,
+            Err(status) => {
+                assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "BUSY"));
+                assert!(status.get_error_details().retry_info().is_some(), "it says when to come back");
+                busy += 1;
+            }
+        }
+    }
+    assert!(bound > 0 && busy > 0, "{bound} bound, {busy} refused");
+    let read = v1::ReadRequest { keys: vec!["ads/n".into()], ..Default::default() };
+    let read = served.mailbox().await.read(read).await?.into_inner();
+    assert_eq!(counter(&read.keys, "n"), Some(bound), "what was refused was not written");
+    Ok(())
+}

