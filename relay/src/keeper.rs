@@ -204,10 +204,11 @@ impl Keeper {
     /// read to its head. The hold itself lasts one awake lease at least, which is ample for the former.
     fn listen_after_a_hold(self: &Arc<Self>, sequencer: &Sequencer) {
         let hold = self.clock.guard().hold();
-        let asked = self.listened.lock().replace(hold);
-        if asked == Some(hold) || !self.expiry_held() {
+        // Behind a log that does not answer, questions would only pile up.
+        if !self.expiry_held() || sequencer.is_stalled() || *self.listened.lock() == Some(hold) {
             return;
         }
+        *self.listened.lock() = Some(hold);
         let (keeper, sequencer) = (Arc::clone(self), sequencer.clone());
         tokio::spawn(async move {
             if sequencer.write(Record::Digest(Digest::default()), 64, None, LOG_PATIENCE).await.is_ok() {
@@ -276,6 +277,9 @@ impl Keeper {
 
     /// Tells the log of contacts, and of the time if something in the state waits for it.
     fn tell(&self, sequencer: &Sequencer, time: bool) {
+        if sequencer.is_stalled() {
+            return; // what is not told yet is told together when the log answers again
+        }
         let mut untold: Vec<record::Evidence> =
             self.untold.lock().drain().map(|(_, evidence)| evidence).collect();
         untold.sort_unstable_by(|a, b| (&a.namespace, a.node).cmp(&(&b.namespace, b.node)));

@@ -252,6 +252,11 @@ impl Sequencer {
         }
     }
 
+    /// Whether an append waits for an answer that is overdue; whatever is written now waits behind it.
+    pub fn is_stalled(&self) -> bool {
+        matches!(*self.shared.trouble.borrow(), Trouble::Passing(_))
+    }
+
     /// Whether the store has no room for more.
     pub fn store_full(&self) -> bool {
         self.shared.log.health() == crate::log::Health::StoreFull
