@@ -165,7 +165,6 @@ fn members_are_held_and_end() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it measures time")]
 fn a_chunk_of_many_elements_is_taken_in_whole() {
     const ROWS: u32 = 60_000;
     let names: Vec<String> = (0..ROWS).map(|n| format!("element-{n}")).collect();
