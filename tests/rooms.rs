@@ -51,7 +51,7 @@ const ROOMS: &[Room] = &[
     room("proto/src/record",           &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
     room("proto/src/rows.rs",          &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
     // The relay: pure rooms.
-    room("relay/src/state",            &["std", "dormouse_proto", "hashbrown", "foldhash", "compact_str", "xxhash_rust", "prost", "thiserror"], NOT_PURE),
+    room("relay/src/state",            &["std", "dormouse_proto", "foldhash", "compact_str", "xxhash_rust", "prost", "thiserror"], NOT_PURE),
     room("relay/src/liveness",         &["std", "dormouse_proto", "dashmap", "parking_lot", "foldhash", "thiserror"], NOT_PURE),
     // The relay: shells.
     room("relay/src/clock.rs",         &["std", "tracing", "crate::liveness"], &["std::fs", "std::net"]),
