@@ -36,6 +36,17 @@ pub enum RelayError {
     /// The member was ended by somebody with the right to do so.
     #[error("member {0} was evicted")]
     NodeGone(String),
+    /// The node is no member any more. Nothing happened.
+    #[error("member {0} is gone")]
+    NodeEnded(String),
+    /// As many messages wait for the node as may. Nothing was stored.
+    #[error("the inbox is full: at most {messages} messages and {bytes} bytes wait for one node")]
+    InboxFull {
+        /// How many messages may wait.
+        messages: u64,
+        /// How many bytes.
+        bytes: u64,
+    },
     /// Nobody can say whether the push was bound.
     #[error("the node was forgotten: nobody can say whether this push took effect")]
     OutcomeUnknown,

@@ -95,7 +95,8 @@ impl Service {
         let chunk = {
             let sequencer = &self.relay.sequencer;
             let applied = sequencer.read();
-            sync::chunk(&applied.fold, sequencer.log_fingerprint(), namespace, pull, Revision::ZERO, true)?
+            let reader = sync::Reader { namespace, node: None, head: Revision::ZERO };
+            sync::chunk(&applied.fold, sequencer.log_fingerprint(), &reader, pull, true)?
         };
         pull.token = chunk.token.encode();
         let (caught_up, is_news) = (chunk.caught_up, chunk.rows > 0 || chunk.restart.is_some());

@@ -283,7 +283,7 @@ impl Members {
     }
 
     /// Ends a membership, if nothing newer is known of it.
-    pub(super) fn gone(&mut self, gone: &Gone, at: Revision, now: Now, limits: &Limits) -> bool {
+    pub(super) fn gone(&mut self, gone: &Gone, at: Revision, now: Now) -> bool {
         let known = self.live.get(&gone.node).filter(|member| member.incarnation == gone.incarnation);
         let Some(member) = known else { return false };
         if gone.cause == Cause::Expired && member.soft.beat > gone.beat {
@@ -303,7 +303,6 @@ impl Members {
         self.ended.push_back((gone.node, gone.incarnation));
         let Member { incarnation, group, tags, .. } = member;
         self.tell(RosterEntry { node: gone.node, incarnation, group, tags, gone: Some(gone.cause) }, at);
-        self.forget_ended(now.log_time_ms, limits);
         true
     }
 
@@ -324,8 +323,13 @@ impl Members {
         self.roster.changed(place, before, true, at);
     }
 
-    /// Drops tombstones that are too old or too many.
-    pub(super) fn forget_ended(&mut self, log_time_ms: u64, limits: &Limits) {
+    /// Drops tombstones that are too old or too many; `forgotten` hears of each.
+    pub(super) fn forget_ended(
+        &mut self,
+        log_time_ms: u64,
+        limits: &Limits,
+        mut forgotten: impl FnMut(NodeId),
+    ) {
         while let Some((node, incarnation)) = self.ended.front().copied() {
             let valid = self.tombstones.get(&node).filter(|it| it.incarnation == incarnation);
             if let Some(tombstone) = valid {
@@ -334,6 +338,7 @@ impl Members {
                     return;
                 }
                 self.tombstones.remove(&node);
+                forgotten(node);
             }
             self.ended.pop_front();
         }

@@ -131,6 +131,23 @@ impl<B: Body> Table<B> {
         Some(id)
     }
 
+    /// Takes in a row that is alive from its first moment.
+    pub(super) fn insert_live(&mut self, body: B, at: Revision) -> Option<RowId> {
+        let id = self.insert(body)?;
+        self.changed(id, Before { dead: true, touched: Revision::ZERO }, true, at);
+        Some(id)
+    }
+
+    /// Takes a live row out without a trace: something else tells readers that it is gone.
+    pub(super) fn remove(&mut self, id: RowId) -> Row<B> {
+        let row = self.slab.remove(id);
+        self.live_rows -= 1;
+        if row.chg > Revision::ZERO {
+            self.index.retire(row.chg);
+        }
+        row
+    }
+
     /// To be taken before a row is changed. A row that was just inserted counts as dead and untouched.
     pub(super) fn before(&self, id: RowId) -> Before {
         let row = self.slab.row(id);

@@ -4,6 +4,7 @@
 //! like. So the hash of the stream is the hash of the state.
 
 mod read;
+mod row;
 mod write;
 
 use std::fmt;

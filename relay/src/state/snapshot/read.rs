@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use dormouse_proto::{
-    ids::{Beat, BootId, Incarnation, InvalidName, NodeId, PushId, PushNo, Revision},
-    lattice::{Counter, Register, SetElement, Type},
+    ids::{Beat, BootId, Incarnation, InvalidName, Key, NodeId, PushId, PushNo, Revision},
+    lattice::Type,
     record::{Cause, Policy},
     wire::log_v1::{self as stored, part::Kind},
 };
 use prost::{Message as _, encoding::decode_varint};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{FORMAT, reason};
+use super::{FORMAT, reason, row};
 use crate::state::{
-    Fold, Limits,
-    collection::{Collection, Marks, RowBody},
+    Fold, Limits, Mail,
+    collection::{Collection, Marks},
     members::{LastPush, Member, Refused, RosterEntry, RosterRow, Soft, Tombstone},
     namespace::NamespaceState,
     once::OnceKey,
@@ -69,6 +69,8 @@ struct Filling {
     ids: Vec<RowId>,
     key: Option<(String, Type)>,
     dead: Vec<RowId>,
+    /// What nodes hold up here.
+    presences: Vec<(NodeId, Key)>,
 }
 
 impl Fold {
@@ -139,6 +141,7 @@ impl Restore {
         }
         if let Kind::End(end) = kind {
             self.ended = true;
+            self.fold.namespaces.iter_mut().for_each(NamespaceState::restore_aging);
             let whole = end.hash.as_ref() == self.hasher.digest128().to_le_bytes();
             return if whole { Ok(()) } else { Err(RestoreError::Hash) };
         }
@@ -154,6 +157,7 @@ impl Restore {
                 tombstones.tombstones.into_iter().try_for_each(|it| self.tombstone(it))
             }
             Kind::Roster(roster) => self.roster(roster),
+            Kind::Inboxes(inboxes) => inboxes.inboxes.into_iter().try_for_each(|it| self.inbox(it)),
             Kind::Once(once) => once.ids.into_iter().try_for_each(|it| self.once(&it)),
             Kind::End(_) => Ok(()),
         }
@@ -185,7 +189,10 @@ impl Restore {
         if self.fold.names.insert(name, number).is_some() {
             return Err(RestoreError::Damaged("a namespace comes twice"));
         }
-        self.fold.namespaces.push(NamespaceState::default());
+        let mut namespace = NamespaceState::new(self.fold.limits);
+        namespace.own = Policy::from(begin.limits.unwrap_or_default());
+        namespace.limit(&self.fold.limits);
+        self.fold.namespaces.push(namespace);
         self.namespace = Some(number);
         Ok(())
     }
@@ -193,9 +200,13 @@ impl Restore {
     fn begin_collection(&mut self, begin: stored::CollectionBegin) -> Result<(), RestoreError> {
         let mut collection = Collection::new(begin.name.try_into()?);
         collection.set_floor(Revision(begin.floor));
-        collection.marks =
-            Marks { register: Revision(begin.register_mark), register_stamp: begin.register_stamp };
-        self.collection = Some(Filling { collection, ids: Vec::new(), key: None, dead: Vec::new() });
+        collection.marks = Marks {
+            register: Revision(begin.register_mark),
+            register_stamp: begin.register_stamp,
+            remove_wins: Revision(begin.remove_wins_mark),
+        };
+        self.collection =
+            Some(Filling { collection, ids: Vec::new(), key: None, dead: Vec::new(), presences: Vec::new() });
         Ok(())
     }
 
@@ -204,13 +215,16 @@ impl Restore {
     }
 
     fn close_collection(&mut self) -> Result<(), RestoreError> {
-        let Some(Filling { mut collection, dead, .. }) = self.collection.take() else {
+        let Some(Filling { mut collection, dead, presences, .. }) = self.collection.take() else {
             return Ok(());
         };
         collection.restore_dead(dead.into_iter());
         let namespace = self.namespace()?;
         if namespace.find(collection.name.as_str()).is_some() {
             return Err(RestoreError::Damaged("a collection comes twice"));
+        }
+        for (node, key) in presences {
+            namespace.presences.note(node, &collection.name, &key, true);
         }
         namespace.add(collection);
         Ok(())
@@ -276,6 +290,20 @@ impl Restore {
         Ok(())
     }
 
+    fn inbox(&mut self, inbox: stored::Inbox) -> Result<(), RestoreError> {
+        let inboxes = &mut self.namespace()?.inboxes;
+        for mail in inbox.mails {
+            let stored::Mail { revision, message_id, sender, payload, expires_at_ms } = mail;
+            let payload = payload.to_vec().into_boxed_slice();
+            let revision = Revision(revision);
+            inboxes.restore(
+                NodeId(inbox.node_id),
+                Mail { revision, message_id, sender, payload, expires_at_ms },
+            );
+        }
+        Ok(())
+    }
+
     fn once(&mut self, id: &stored::OnceId) -> Result<(), RestoreError> {
         let key = id
             .key
@@ -293,34 +321,17 @@ impl Restore {
 }
 
 impl Filling {
-    fn row(&mut self, row: stored::Row) -> Result<(), RestoreError> {
+    fn row(&mut self, mut row: stored::Row) -> Result<(), RestoreError> {
         if row.kind != 0 {
             let kind =
                 Type::from_number(row.kind).ok_or(RestoreError::Damaged("a row of an unknown type"))?;
-            self.key = Some((row.key, kind));
+            self.key = Some((std::mem::take(&mut row.key), kind));
         }
         let (key, kind) = self.key.as_ref().ok_or(RestoreError::Damaged("a row without a key"))?;
-        let id = self.collection.restore(key, *kind, Revision(row.chg), |key| match kind {
-            Type::Counter => RowBody::Counter(
-                key,
-                Counter {
-                    total: row.total,
-                    cut_as_of: Revision(row.cut_as_of),
-                    cut_total: row.cut_total,
-                    born: Revision(row.born),
-                },
-            ),
-            Type::Set => {
-                RowBody::Element(key, row.element.as_str().into(), SetElement { added: Revision(row.added) })
-            }
-            Type::Register => {
-                let value = row.value.as_ref().map(|value| value.to_vec().into_boxed_slice());
-                RowBody::Register(
-                    key,
-                    Register { stamp_ms: row.stamp_ms, revision: Revision(row.revision), value },
-                )
-            }
-        });
+        if *kind == Type::Presence && row.value.is_some() {
+            self.presences.push((NodeId(row.node_id), key.parse()?));
+        }
+        let id = self.collection.restore(key, *kind, Revision(row.chg), |key| row::body(*kind, &row, key))?;
         self.ids.push(id.ok_or(RestoreError::Damaged("more rows than there can be"))?);
         Ok(())
     }
