@@ -18,7 +18,10 @@ use std::{
     str::FromStr,
 };
 
-use dormouse_proto::ids::Group;
+use dormouse_proto::{
+    ids::{Group, Namespace},
+    record::Policy,
+};
 use thiserror::Error;
 
 use crate::{
@@ -66,6 +69,11 @@ pub struct Config {
     /// small value writes the whole state often. Of the order of the state's own size, and well below the room in
     /// `data_dir`; 1 MiB to 1 TiB.
     pub snapshot_every_bytes: u64,
+    /// What every namespace may grow to. The fold enforces it, so it goes into the log when the relay starts, and what is
+    /// not set here stays as the log has it.
+    pub limits: Policy,
+    /// The namespaces that differ.
+    pub namespaces: BTreeMap<Namespace, Policy>,
 }
 
 impl Default for Config {
@@ -85,6 +93,8 @@ impl Default for Config {
             joins_max: 256,
             watchers_max: 1_024,
             snapshot_every_bytes: 64 << 20,
+            limits: Policy::default(),
+            namespaces: BTreeMap::new(),
         }
     }
 }
@@ -223,6 +233,7 @@ impl Config {
         // After the environment, because a group differs from the defaults that hold in the end.
         if let Some(file) = &file {
             file.apply_groups(&mut config)?;
+            file.apply_namespaces(&mut config)?;
         }
         config.check()?;
         Ok(config)

@@ -333,6 +333,10 @@ impl Service {
         let member = view.member(node)?;
         let (_, entry) = view.roster_entry(node)?;
         let lease = self.relay.keeper.view(LeaseKey { namespace: view.number(), node });
-        Some(encode::live_member(entry, member, lease.as_ref(), Clock::wall_ms(), full))
+        let mut message = encode::live_member(entry, member, lease.as_ref(), Clock::wall_ms(), full);
+        if full {
+            message.inbox_waiting = u32::try_from(view.inbox_waiting(node)).unwrap_or(u32::MAX);
+        }
+        Some(message)
     }
 }
