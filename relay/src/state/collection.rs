@@ -13,7 +13,7 @@ use dormouse_proto::{
 
 use super::{
     keys::{KeyId, Keys},
-    places::Places,
+    places::{Gathered, Places},
     rows::{Body, Row, RowId, Table},
 };
 
@@ -317,13 +317,9 @@ impl Collection {
 
     fn insert_element(&mut self, key: KeyId, name: &str, element: SetElement) -> Option<RowId> {
         let id = self.table.insert(RowBody::Element(key, CompactString::new(name), element))?;
-        self.place_element(key, name, id);
-        Some(id)
-    }
-
-    fn place_element(&mut self, key: KeyId, name: &str, id: RowId) {
         self.elements.insert(self.keys.hash((key, name)), id.0);
         self.book(key, id);
+        Some(id)
     }
 
     /// Counts a new row.
@@ -379,24 +375,32 @@ impl Collection {
 
     // ---- snapshots ----
 
-    /// Puts back a row of a snapshot.
+    /// The key that rows of a snapshot are put back under.
+    pub(super) fn restore_key(&mut self, key: &str, kind: Type) -> Option<KeyId> {
+        self.keys.find_or_insert(key, kind)
+    }
+
+    /// Puts back a row of a snapshot. An element's place is gathered for [`Collection::restore_places`].
     pub(super) fn restore(
         &mut self,
-        key: &str,
-        kind: Type,
+        key: KeyId,
         chg: Revision,
-        body: impl FnOnce(KeyId) -> RowBody,
+        body: RowBody,
+        elements: &mut Gathered,
     ) -> Option<RowId> {
-        let key = self.keys.find_or_insert(key, kind)?;
-        let id = self.table.restore(body(key), chg)?;
+        let id = self.table.restore(body, chg)?;
         if let RowBody::Element(_, name, _) = &self.table.row(id).body {
-            let name = name.clone();
-            self.place_element(key, &name, id);
+            elements.push(self.keys.hash((key, name.as_str())), id.0);
         } else {
             self.keys.entry_mut(key).scalar = Some(id);
-            self.book(key, id);
         }
+        self.book(key, id);
         Some(id)
+    }
+
+    /// Puts back how elements are found, after the last row.
+    pub(super) fn restore_places(&mut self, elements: Gathered) {
+        self.elements = elements.into_places();
     }
 
     pub(super) fn restore_dead(&mut self, ids: impl Iterator<Item = RowId>) {

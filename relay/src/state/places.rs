@@ -61,7 +61,7 @@ impl Part {
             let len = self.slots.len();
             self.grow(if len == 0 { first } else { len + len / 2 });
         }
-        self.put((tag << 32) | (u64::from(place) + 1));
+        self.put(slot_of(tag, place));
         self.entries += 1;
     }
 
@@ -100,6 +100,10 @@ impl Part {
     }
 }
 
+fn slot_of(tag: u64, place: u32) -> Slot {
+    (tag << 32) | (u64::from(place) + 1)
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "the place is the lower half")]
 const fn place_in(slot: Slot) -> u32 {
     (slot as u32).wrapping_sub(1)
@@ -113,6 +117,50 @@ const fn part_of(hash: u64) -> usize {
 /// Slots that a part begins with. Grown by halves, these four lengths stay evenly apart.
 const fn first_len(part: usize) -> usize {
     8 + part % 4
+}
+
+/// The slots of a part with so many entries: what it would have grown to.
+fn len_for(entries: usize, first: usize) -> usize {
+    let mut len = first;
+    while entries * 4 > len * 3 {
+        len += len / 2;
+    }
+    len
+}
+
+/// Places that are known before any of them is looked for, as a snapshot's. Put into a large table one by one, each
+/// misses the cache; sorted by parts first, they are put into one part at a time, which is made as long as it has to be.
+#[derive(Clone, Debug)]
+pub(super) struct Gathered {
+    parts: Vec<Vec<Slot>>,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self { parts: vec![Vec::new(); PARTS] }
+    }
+}
+
+impl Gathered {
+    /// Takes in a place that is not there yet.
+    pub(super) fn push(&mut self, hash: u64, place: u32) {
+        self.parts[part_of(hash)].push(slot_of(tag_of(hash), place));
+    }
+
+    /// The table of all of them.
+    pub(super) fn into_places(self) -> Places {
+        let part = |(nth, gathered): (usize, Vec<Slot>)| {
+            let mut part = Part { slots: Vec::new(), entries: gathered.len() };
+            if !gathered.is_empty() {
+                part.slots = vec![0; len_for(gathered.len(), first_len(nth))];
+                for slot in gathered {
+                    part.put(slot);
+                }
+            }
+            part
+        };
+        Places { parts: self.parts.into_iter().enumerate().map(part).collect() }
+    }
 }
 
 /// The table. Hashes must be good in all bits. Places are below 2^32 - 1.
@@ -193,6 +241,21 @@ mod tests {
             }
             prop_assert_eq!(places.parts.iter().map(|part| part.entries).sum::<usize>(), set.len());
         }
+    }
+
+    #[test]
+    fn gathered_places_make_the_table_that_they_would_have_grown_to() {
+        let (mut gathered, mut grown, hasher) =
+            (Gathered::default(), Places::default(), RandomState::default());
+        for place in 0..10_000 {
+            gathered.push(hasher.hash_one(place), place);
+            grown.insert(hasher.hash_one(place), place);
+        }
+        let places = gathered.into_places();
+        for (part, grown) in places.parts.iter().zip(&grown.parts) {
+            assert_eq!((part.entries, part.slots.len()), (grown.entries, grown.slots.len()));
+        }
+        assert!((0..10_000).all(|place| places.find(hasher.hash_one(place), |it| it == place).is_some()));
     }
 
     /// Beyond some thousands, where the first slots of 64 parts no longer count.
