@@ -64,6 +64,7 @@ impl Map {
     }
 
     /// The map at that leaf. A malformed leaf is an error when it is written.
+    #[must_use]
     pub fn map(&self, leaf: &str) -> Map {
         Map::at(self.0.below(leaf))
     }
