@@ -68,6 +68,30 @@ impl Node {
         awake
     }
 
+    /// Follows one more collection, `*` or `@members`; its rows come with the next [`wake`](Self::wake) or
+    /// [`beat`](Awake::beat), and until then its keys read as unknown. What was [fetched](Awake::fetch) of it is forgotten.
+    ///
+    /// ```no_run
+    /// # async fn doc(node: dormouse::Node, awake: dormouse::Awake) -> Result<(), Box<dyn std::error::Error>> {
+    /// node.follow("carts")?;
+    /// awake.beat().await?;
+    /// println!("{:?}", awake.map("carts/42").keys());
+    /// node.unfollow("carts");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`WriteError::Malformed`] when the name breaks its rule, or 64 are followed already.
+    pub fn follow(&self, collection: &str) -> Result<(), WriteError> {
+        self.0.state.lock().replica.follow(collection)
+    }
+
+    /// Follows a collection no longer and drops its rows; writes to it that wait are pushed all the same. Returns whether
+    /// it was followed by that name: a collection that only `*` covers cannot be given up alone.
+    pub fn unfollow(&self, collection: &str) -> bool {
+        self.0.state.lock().replica.unfollow(collection)
+    }
+
     /// Ends the membership and pushes what waits, for a process that is told of its end (SIGTERM). One round trip,
     /// within the budget; what is not told is found out by the lease.
     pub async fn leave(&self, reason: &str) {
@@ -100,14 +124,14 @@ impl Shared {
         read(&self.state.lock().replica)
     }
 
-    pub(crate) fn write(
+    pub(crate) fn write<T>(
         &self,
-        write: impl FnOnce(&mut Replica) -> Result<(), WriteError>,
-    ) -> Result<(), WriteError> {
+        write: impl FnOnce(&mut Replica) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
         let mut state = self.state.lock();
-        write(&mut state.replica)?;
+        let written = write(&mut state.replica)?;
         state.said += 1;
-        Ok(())
+        Ok(written)
     }
 
     /// At most a fifth of what is left of the invocation.

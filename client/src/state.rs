@@ -8,11 +8,12 @@ use std::{
 use dormouse_proto::wire::v1;
 
 use crate::{
-    awake::{Deadline, Durability, Freshness},
+    awake::Deadline,
     connection::Moment,
     convert::{Absorbed, absorb},
     error::Reason,
     inbox::Inbox,
+    outcome::{Durability, Freshness},
     replica::{Replica, message::Report},
 };
 

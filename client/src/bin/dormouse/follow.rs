@@ -10,7 +10,7 @@ use crate::{
     args::Who,
     failure::Failure,
     screen::{self, Screen},
-    show::{member, rows as show_rows},
+    show::{json, member, rows as show_rows},
 };
 
 /// How often a stream that was open once is asked for again, a second apart: a relay needs a moment to start anew.
@@ -104,7 +104,7 @@ pub(crate) async fn rows(
                 eprintln!("dormouse: what changed meanwhile is not known any more: everything again");
             }
             for key in chunk.keys.iter().filter(|_| shown) {
-                let mut json = show_rows::json(key);
+                let mut json = json::of_key(key);
                 json.insert("revision".to_owned(), chunk.as_of.0.into());
                 screen.show(&format!("{} {}", chunk.as_of.0, show_rows::change(key)), &json.into())?;
             }
