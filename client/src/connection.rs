@@ -121,6 +121,16 @@ impl Budget {
         tokio::time::Instant::now() + self.time
     }
 
+    /// Half of what is left stays for the retry; a kept channel must prove within a moment that it is alive.
+    fn of_one_attempt(self, left: Duration, second: bool, is_new: bool) -> Duration {
+        match (second, is_new) {
+            (true, _) => left,
+            (false, true) => left / 2,
+            (false, false) if self.channel_is_proven => left,
+            (false, false) => (left / 2).min(FIRST_ATTEMPT),
+        }
+    }
+
     pub(crate) const fn on_proven_channel(time: Duration) -> Self {
         Self { time, channel_is_proven: true }
     }
@@ -175,15 +185,8 @@ impl Connection {
         loop {
             let left = ends_at.saturating_duration_since(monotonic_clock());
             let (channel, number, is_new) = self.channel();
-            // Half of what is left stays for the retry; a kept channel must prove within a moment that it is alive.
-            let timeout = match (second, is_new) {
-                (true, _) => left,
-                (false, true) => left / 2,
-                (false, false) if budget.channel_is_proven => left,
-                (false, false) => (left / 2).min(FIRST_ATTEMPT),
-            };
-            let token = self.token.clone();
-            let attempt = Attempt { timeout, token, after_timeout };
+            let timeout = budget.of_one_attempt(left, second, is_new);
+            let attempt = Attempt { timeout, token: self.token.clone(), after_timeout };
             let outcome = tokio::time::timeout(timeout, send(channel, attempt)).await;
             let status = match outcome {
                 Ok(Ok(answer)) => {
