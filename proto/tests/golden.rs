@@ -10,7 +10,8 @@ use dormouse_proto::{
     ids::{Incarnation, NodeId, OnceId, Revision},
     lattice::{
         Append, Change, CounterDelta, Delta, EventsDelta, FlagDelta, GrowOnlySetDelta, GuardedAdd, Once,
-        PresenceDelta, RegisterDelta, Remove, RemoveWinsSetDelta, Reset, SetDelta, SiblingsDelta, Type, Value,
+        PresenceDelta, RegisterDelta, Remove, RemoveWinsSetDelta, Reset, SetDelta, SiblingsDelta, Type,
+        Value,
     },
     record::{Frame, FrameHeader, Record, Write},
     rows::{RowWriter, encode_event, encode_value},
@@ -99,8 +100,11 @@ fn row(kind: Type) -> Vec<u8> {
 /// The log's own form of a change, within a whole frame.
 fn frame(change: Change) -> Vec<u8> {
     let header = FrameHeader { session: 1, counter: 2, stamp_ms: 3, ..FrameHeader::default() };
-    let write =
-        Write { namespace: "default".parse().expect("valid"), request_id: id("w"), deltas: vec![delta(change)] };
+    let write = Write {
+        namespace: "default".parse().expect("valid"),
+        request_id: id("w"),
+        deltas: vec![delta(change)],
+    };
     Frame { header, records: vec![Record::Write(write)] }.encode()
 }
 

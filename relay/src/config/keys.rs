@@ -46,6 +46,7 @@ pub(super) const RELAY: &[(&str, Setter<Config>)] = &[
     }),
     ("joins_max", |config, text| put(&mut config.joins_max, count(text, 1..=1 << 20))),
     ("watchers_max", |config, text| put(&mut config.watchers_max, count(text, 0..=65_536))),
+    ("watch_patience_ms", |config, text| put(&mut config.watch_patience_ms, number(text, 100..=3_600_000))),
     ("snapshot_every_bytes", |config, text| {
         put(&mut config.snapshot_every_bytes, number(text, 1 << 20..=1 << 40))
     }),

@@ -156,6 +156,10 @@ fn a_value_outside_its_limits_is_refused_with_them() {
         "queue_max in d.toml = \"0\": must be a whole number from 1 to 1048576"
     );
     assert_eq!(
+        refusal(&[], "watch_patience_ms = 99"),
+        "watch_patience_ms in d.toml = \"99\": must be a whole number from 100 to 3600000"
+    );
+    assert_eq!(
         refusal(&[("DORMOUSE_QUEUE_BYTES_MAX", "1000")], ""),
         "DORMOUSE_QUEUE_BYTES_MAX = \"1000\": must be a whole number from 1048576 to 17179869184"
     );
