@@ -164,8 +164,9 @@ impl HeldRows {
         while let Some(first) = keys.next() {
             let followed = self.follow.covers(&first.collection);
             let name = first.collection.clone();
+            let seen_upto = self.barrier(&name);
             let collection = self.collections.entry(name).or_default();
-            let source = Source { as_of, pull: collection.pull, is_backlog };
+            let source = Source { as_of, pull: collection.pull, is_backlog, seen_upto };
             let collection_name = first.collection;
             collection.put(source, followed, first.key, first.rows);
             while let Some(next) = keys.next_if(|next| next.collection == collection_name) {
@@ -262,10 +263,10 @@ impl HeldCollection {
         }
         match self.keys.entry(name) {
             Entry::Occupied(mut key) if followed || key.get().fetched => {
-                key.get_mut().put(source, self.barrier, rows);
+                key.get_mut().put(source, rows);
             }
             Entry::Vacant(key) if followed => {
-                key.insert(HeldKey::default()).put(source, self.barrier, rows);
+                key.insert(HeldKey::default()).put(source, rows);
             }
             _ => {}
         }
