@@ -10,7 +10,7 @@ mod events;
 mod key;
 mod other;
 
-use std::collections::{BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{HashMap, hash_map::Entry};
 
 use dormouse_proto::{
     ids::{Element, Revision},
@@ -203,9 +203,13 @@ impl HeldRows {
         if asked.all() && self.follow.all() {
             self.barrier = self.barrier.max(at);
         }
-        let held = self.collections.keys().cloned();
-        let all: BTreeSet<String> = held.chain(asked.named().map(str::to_owned)).collect();
-        self.reach(&Vec::from_iter(all), asked, at);
+        for (name, collection) in &mut self.collections {
+            if asked.covers(name) && self.follow.covers(name) {
+                collection.reach(at);
+            }
+        }
+        let named: Vec<String> = asked.named().map(str::to_owned).collect();
+        self.reach(&named, asked, at);
     }
 
     /// Begins to follow. What was fetched of collections that were not followed is forgotten: the backlog that is to come
