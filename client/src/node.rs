@@ -16,7 +16,7 @@ use crate::{
     convert::outgoing,
     error::{ConfigError, Reason},
     replica::{Replica, WriteError},
-    state::{Says, State, refused},
+    state::{ChunkSize, Says, State, refused},
 };
 
 /// A function, and hence a member. One per process, made once and outside the handler; clones are the same node.
@@ -171,14 +171,23 @@ impl Shared {
         let drawn = || getrandom::u64().map_err(|_| Reason::NoRandomness);
         let (call_id, push_id) = (CallId(drawn()?), PushId(drawn()?));
         let asked_at = Moment::now();
+        let ends_at = budget.ends_at();
         let send = |channel, attempt: Attempt| {
+            if attempt.after_timeout() {
+                self.state.lock().chunk_size = ChunkSize::LEAST;
+            }
             let request = attempt.request(self.request(says, call_id, push_id));
             async move {
                 let client = MailboxClient::new(channel);
                 client.max_decoding_message_size(ANSWER_MAX).sync(request).await
             }
         };
-        let answer = self.connection.call(budget, send).await?;
+        let answer = self.connection.call(budget, send).await.inspect_err(|_| {
+            // What failed at once says nothing of the size.
+            if left(ends_at).is_zero() {
+                self.state.lock().chunk_size.timed_out();
+            }
+        })?;
         let absorbed = self.state.lock().absorb(answer, says, asked_at);
         // Refused deltas were reported and the rest can be sent; a push that is to be sent later is not for now.
         let is_open = self.with(|replica| replica.sealed().is_some());
@@ -213,10 +222,10 @@ impl Shared {
         }
         let next = state.next(says, self.config.quiet);
         // Who falls asleep has no time to read; what fits beside the acknowledgement is welcome.
-        let max_bytes = if matches!(says, Says::Awake) { 0 } else { 16 << 10 };
+        let size = if matches!(says, Says::Awake) { state.chunk_size } else { ChunkSize::LEAST };
         let node = state.replica.node();
         let tags = state.send_tags || node.is_none();
-        let (push, pull, head) = outgoing(&state.replica.outgoing(), max_bytes);
+        let (push, pull, head) = outgoing(&state.replica.outgoing(), size.bytes());
         v1::SyncRequest {
             namespace: self.config.namespace.clone(),
             node: Some(v1::NodeIdentity {

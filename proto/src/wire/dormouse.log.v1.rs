@@ -500,8 +500,6 @@ pub struct NamespaceBegin {
     /// those that differ from the limits of all namespaces
     #[prost(message, optional, tag = "2")]
     pub limits: ::core::option::Option<Policy>,
-    #[prost(message, optional, tag = "3")]
-    pub mail: ::core::option::Option<MailCounts>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CollectionBegin {
@@ -714,17 +712,6 @@ pub struct Mail {
     pub payload: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "5")]
     pub expires_at_ms: u64,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct MailCounts {
-    #[prost(uint64, tag = "1")]
-    pub sent: u64,
-    #[prost(uint64, tag = "2")]
-    pub received: u64,
-    #[prost(uint64, tag = "3")]
-    pub expired: u64,
-    #[prost(uint64, tag = "4")]
-    pub undelivered: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OnceIds {

@@ -7,7 +7,8 @@
 use std::hint::black_box;
 
 use dormouse_proto::{
-    lattice::{Change, Delta, Type},
+    ids::Element,
+    lattice::{Change, Delta},
     record::Record,
 };
 
@@ -64,21 +65,26 @@ fn hash_keys<'a>(namespace: &'a NamespaceState, deltas: &'a [Delta], ahead: &mut
     }
 }
 
-/// The row of a counter or register; of a set the hashes by which its elements are found.
+/// The only row of a key; of a set of any kind the hashes by which its elements are found.
 fn guess_rows<'a>(it: &Ahead<'a>, rows: &mut Vec<(&'a Collection, Option<RowId>, u64)>) {
     let Some(key) = it.key else { return };
     let (collection, keys) = (it.collection, it.collection.keys());
+    let mut elements = |names: &mut dyn Iterator<Item = &Element>| {
+        rows.extend(names.map(|element| (collection, None, keys.hash((key, element.as_str())))));
+    };
     match &it.delta.change {
-        Change::Counter(_) | Change::Register(_) => {
+        Change::Set(set) => {
+            elements(&mut set.add.iter().chain(set.remove.iter().flat_map(|remove| &remove.elements)));
+        }
+        Change::GrowOnlySet(set) => elements(&mut set.add.iter()),
+        Change::RemoveWinsSet(set) => {
+            elements(&mut set.remove.iter().chain(set.add.iter().flat_map(|add| &add.elements)));
+        }
+        _ => {
             let scalar = keys.entry(key).scalar;
             if scalar.is_some() {
                 rows.push((collection, scalar, 0));
             }
-        }
-        Change::Set(set) => {
-            debug_assert_eq!(it.delta.change.kind(), Type::Set, "a set's change is for a set");
-            let elements = set.add.iter().chain(set.remove.iter().flat_map(|remove| &remove.elements));
-            rows.extend(elements.map(|element| (collection, None, keys.hash((key, element.as_str())))));
         }
     }
 }

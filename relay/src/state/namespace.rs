@@ -5,24 +5,49 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use dormouse_proto::{
     ids::{Collection as Name, NodeId, Revision},
     lattice::Delta,
+    record::Policy,
     rows::RowWriter,
 };
 use foldhash::fast::RandomState;
 
 use super::{
-    backlog,
+    collapsed::Collapsed,
     collection::Collection,
+    inbox::{Inboxes, MailCounts},
+    keys::KeyId,
     members::{Member, Members, RosterEntry, Tombstone},
     once::OnceIds,
+    policy::Limits,
+    presences::Presences,
+    shown::{self, ReadBounds, Touched},
 };
 
 /// The number under which the members' rows are addressed in tokens; collections follow from 1.
 pub(super) const ROSTER: usize = 0;
 
+/// An append to a log of events, to be trimmed when it is too old.
+#[derive(Clone, Copy, Debug)]
+struct Aging {
+    at_ms: u64,
+    at: Revision,
+    collection: usize,
+    log: KeyId,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct NamespaceState {
     pub(super) members: Members,
     pub(super) once: OnceIds,
+    pub(super) inboxes: Inboxes,
+    pub(super) presences: Presences,
+    /// What was dropped for its number; not part of the state.
+    pub(super) collapsed: Collapsed,
+    /// The limits that differ from those of all namespaces, ...
+    pub(super) own: Policy,
+    /// ... and those in force.
+    pub(super) limits: Limits,
+    /// Appends, oldest first.
+    aging: VecDeque<Aging>,
     names: HashMap<Name, usize, RandomState>,
     /// In the order of their creation, which is the log's and so alike on every relay.
     collections: Vec<Collection>,
@@ -35,6 +60,16 @@ pub(super) struct NamespaceState {
 }
 
 impl NamespaceState {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Puts the limits in force: those of all namespaces, and the own ones above them.
+    pub(super) fn limit(&mut self, all: &Limits) {
+        self.limits = *all;
+        self.limits.apply(&self.own);
+    }
+
     pub(super) fn collections(&self) -> &[Collection] {
         &self.collections
     }
@@ -82,14 +117,93 @@ impl NamespaceState {
             }
             last = Some(name);
             let Some(number) = self.find(name.as_str()) else { continue };
+            self.after_change(number, dead_rows_min);
+        }
+    }
+
+    fn after_change(&mut self, number: usize, dead_rows_min: usize) {
+        let collection = &mut self.collections[number];
+        self.collapsed.dead_rows += collection.collect(dead_rows_min) as u64;
+        let is_untidy = collection.is_untidy();
+        self.recount(number);
+        if is_untidy {
+            self.queue_untidy(number + 1);
+        }
+    }
+
+    /// Takes away what an ended member held up.
+    pub(super) fn withdraw(&mut self, node: NodeId, at: Revision) {
+        let dead_rows_min = usize::try_from(self.limits.dead_rows_min).unwrap_or(usize::MAX);
+        for (name, key) in self.presences.take(node) {
+            let Some(number) = self.find(name.as_str()) else { continue };
             let collection = &mut self.collections[number];
-            collection.collect(dead_rows_min);
-            let is_untidy = collection.is_untidy();
-            self.recount(number);
-            if is_untidy {
-                self.queue_untidy(number + 1);
+            let incarnation = collection.presence(key.as_str(), node).map(|it| it.incarnation);
+            collection.set_presence(key.as_str(), (node, incarnation.unwrap_or_default()), None, at);
+            self.after_change(number, dead_rows_min);
+        }
+    }
+
+    /// An append will be too old some day.
+    pub(super) fn ages(&mut self, collection: &str, log: KeyId, at: Revision, at_ms: u64) {
+        if let Some(collection) = self.find(collection) {
+            self.aging.push_back(Aging { at_ms, at, collection, log });
+        }
+    }
+
+    /// Trims events that are too old, at most so many appends; those of one revision go together.
+    pub(super) fn trim_aged(&mut self, log_time_ms: u64, at: Revision, at_most: usize) {
+        let dead_rows_min = usize::try_from(self.limits.dead_rows_min).unwrap_or(usize::MAX);
+        let (mut trimmed, mut last) = (0, Revision::ZERO);
+        while let Some(aging) = self.aging.front().copied() {
+            let too_young = log_time_ms.saturating_sub(aging.at_ms) <= self.limits.events_age_ms;
+            if too_young || (trimmed >= at_most && aging.at != last) {
+                return;
+            }
+            self.aging.pop_front();
+            (trimmed, last) = (trimmed + 1, aging.at);
+            let dropped = self.collections[aging.collection].trim_events(aging.log, aging.at, at);
+            if dropped > 0 {
+                self.collapsed.events += dropped;
+                self.after_change(aging.collection, dead_rows_min);
             }
         }
+    }
+
+    /// After a restore: what ages, in the order in which it was appended.
+    pub(super) fn restore_aging(&mut self) {
+        let appends = self.collections.iter().enumerate().flat_map(|(collection, it)| {
+            let of = move |(at_ms, log, at)| Aging { at_ms, at, collection, log };
+            it.appends().into_iter().map(of)
+        });
+        let mut aging: Vec<Aging> = appends.collect();
+        aging.sort_by_key(|it| it.at);
+        self.aging = aging.into();
+    }
+
+    /// Something here waits for log time to pass.
+    pub(super) fn awaits_log_time(&self) -> bool {
+        self.members.tombstone_count() > 0
+            || self.once.len() > 0
+            || !self.aging.is_empty()
+            || self.inboxes.all_waiting().0 > 0
+    }
+
+    /// Log time has moved on: what is too old goes, at most so many rows.
+    pub(super) fn pass_time(&mut self, log_time_ms: u64, at: Revision, at_most: usize) {
+        let limits = self.limits;
+        self.forget_ended(log_time_ms, &limits);
+        self.collapsed.once_ids += self.once.forget(log_time_ms, &limits);
+        self.inboxes.expire(log_time_ms, at_most);
+        self.trim_aged(log_time_ms, at, at_most);
+    }
+
+    /// Drops tombstones that are too old or too many, each with the messages that nobody will ever receive.
+    pub(super) fn forget_ended(&mut self, log_time_ms: u64, limits: &Limits) {
+        let Self { members, inboxes, collapsed, .. } = self;
+        members.forget_ended(log_time_ms, limits, |node| {
+            inboxes.forget(node);
+            collapsed.tombstones += 1;
+        });
     }
 
     /// Brings the sums over all collections up to date for one of them, without a walk over the others.
@@ -203,20 +317,58 @@ impl<'a> View<'a> {
         self.state.bytes()
     }
 
+    /// Estimated bytes of memory of everything: rows, members with their tombstones and rows, idempotency ids, messages.
+    pub fn memory_bytes(&self) -> u64 {
+        self.state.bytes()
+            + self.state.members.bytes()
+            + self.state.once.bytes()
+            + self.state.inboxes.all_waiting().1
+    }
+
     /// Collections that ever were written to.
     pub fn collections(&self) -> impl Iterator<Item = &'a Name> + use<'a> {
         self.state.collections.iter().map(|it| &it.name)
     }
 
-    /// Writes the rows that these deltas touched, as they are now, into `rows`.
+    /// Messages that wait, and what they take in memory.
+    pub fn mail_waiting(&self) -> (u64, u64) {
+        self.state.inboxes.all_waiting()
+    }
+
+    /// Messages that wait for a node.
+    pub fn inbox_waiting(&self, node: NodeId) -> usize {
+        self.state.inboxes.waiting(node)
+    }
+
+    /// Whether messages up to that revision wait for a node.
+    pub fn has_mail_upto(&self, node: NodeId, upto: Revision) -> bool {
+        self.state.inboxes.after(node, Revision::ZERO).next().is_some_and(|mail| mail.revision <= upto)
+    }
+
+    /// What became of messages, since this process began.
+    pub fn mail_counts(&self) -> MailCounts {
+        self.state.inboxes.counts
+    }
+
+    /// What was dropped because there was too much of it, since this process began.
+    pub fn collapsed(&self) -> Collapsed {
+        self.state.collapsed
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &'a Limits {
+        &self.state.limits
+    }
+
+    /// Writes the rows that deltas touched, as they are now, into `rows`.
     ///
     /// A row that is exactly what its delta asked for is left out: a set element that is present after an add or absent
     /// after a remove.
     ///
-    /// Stops above `max_bytes`; answers whether that was not necessary.
-    pub fn write_touched(&self, deltas: &[Delta], max_bytes: usize, rows: &mut RowWriter<'_>) -> bool {
-        deltas.iter().all(|delta| {
-            backlog::write_touched(self.state, delta, rows);
+    /// Answers whether all of them are in `rows`; it stops soon after `max_bytes`.
+    pub fn write_touched(&self, touched: &Touched<'_>, max_bytes: usize, rows: &mut RowWriter<'_>) -> bool {
+        touched.deltas.iter().all(|delta| {
+            shown::write_touched(self.state, delta, touched, rows);
             rows.len() <= max_bytes
         })
     }
@@ -229,10 +381,10 @@ impl<'a> View<'a> {
         collection: &str,
         pattern: &str,
         after: Option<&str>,
-        max_bytes: usize,
+        bounds: ReadBounds,
         rows: &mut RowWriter<'_>,
     ) -> Option<String> {
         let collection = self.state.collection(collection)?;
-        backlog::write_matching(collection, pattern, after, max_bytes, rows)
+        shown::write_matching(collection, pattern, after, bounds, rows)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use dormouse_proto::ids::Revision;
+use dormouse_proto::ids::{NodeId, Revision};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Reason, policy::Limits};
@@ -23,6 +23,16 @@ impl OnceKey {
     /// Of a whole write.
     pub(super) fn of_write(request_id: &str) -> Self {
         Self::of(&["write", request_id])
+    }
+
+    /// Of one event of one log.
+    pub(super) fn of_event(collection: &str, key: &str, id: &str) -> Self {
+        Self::of(&["event", collection, key, id])
+    }
+
+    /// Of a message to one node.
+    pub(super) fn of_mail(node: NodeId, message_id: &str) -> Self {
+        Self::of(&["mail", &node.to_string(), message_id])
     }
 
     fn of(parts: &[&str]) -> Self {
@@ -54,6 +64,13 @@ impl OnceIds {
         self.known.len()
     }
 
+    /// Estimated memory.
+    pub(super) fn bytes(&self) -> u64 {
+        // A key with its outcome in a table that is between half and seven eighths full, and a place in the order.
+        const ID_BYTES: u64 = 96;
+        self.known.len() as u64 * ID_BYTES
+    }
+
     /// Remembers an id that is not known yet.
     pub(super) fn insert(&mut self, key: OnceKey, outcome: Outcome, log_time_ms: u64, limits: &Limits) {
         if self.known.insert(key, outcome).is_none() {
@@ -62,16 +79,19 @@ impl OnceIds {
         self.forget(log_time_ms, limits);
     }
 
-    /// Drops ids that are too old or too many.
-    pub(super) fn forget(&mut self, log_time_ms: u64, limits: &Limits) {
+    /// Drops ids that are too old or too many. Returns how many.
+    pub(super) fn forget(&mut self, log_time_ms: u64, limits: &Limits) -> u64 {
+        let mut forgotten = 0;
         while let Some((key, at)) = self.order.front() {
             if log_time_ms.saturating_sub(*at) <= limits.once_ms && self.known.len() as u64 <= limits.once_max
             {
-                return;
+                break;
             }
             self.known.remove(key);
             self.order.pop_front();
+            forgotten += 1;
         }
+        forgotten
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (OnceKey, u64, Outcome)> {

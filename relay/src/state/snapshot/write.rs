@@ -10,10 +10,11 @@ use dormouse_proto::{
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{FORMAT, StateHash, reason};
+use super::{FORMAT, StateHash, reason, row::fill};
 use crate::state::{
-    Fold, Limits,
+    Fold, Limits, Mail,
     collection::{Collection, RowBody},
+    inbox::Inboxes,
     keys::KeyId,
     members::{LastPush, Members},
     namespace::NamespaceState,
@@ -57,8 +58,10 @@ impl Fold {
             self.names.iter().map(|(name, number)| (name, *number)).collect();
         names.sort_unstable_by_key(|(_, number)| *number);
         for (name, number) in names {
-            emit(Kind::Namespace(stored::NamespaceBegin { name: name.to_string() }), out);
-            write_namespace(&self.namespaces[number], out);
+            let namespace = &self.namespaces[number];
+            let own = (namespace.own != Policy::default()).then(|| namespace.own.clone().into());
+            emit(Kind::Namespace(stored::NamespaceBegin { name: name.to_string(), limits: own }), out);
+            write_namespace(namespace, out);
         }
     }
 }
@@ -79,9 +82,15 @@ fn policy(limits: &Limits) -> Policy {
         rows_max,
         bytes_max,
         nodes_max,
+        events_max,
+        events_bytes_max,
+        events_age_ms,
+        inbox_max,
+        inbox_bytes_max,
         namespaces_max: _, // not a policy
     } = *limits;
     Policy {
+        namespace: None,
         dead_rows_min: Some(dead_rows_min),
         tombstones_max: Some(tombstones_max),
         tombstone_ms: Some(tombstone_ms),
@@ -92,6 +101,11 @@ fn policy(limits: &Limits) -> Policy {
         rows_max: Some(rows_max),
         bytes_max: Some(bytes_max),
         nodes_max: Some(nodes_max),
+        events_max: Some(events_max),
+        events_bytes_max: Some(events_bytes_max),
+        events_age_ms: Some(events_age_ms),
+        inbox_max: Some(inbox_max),
+        inbox_bytes_max: Some(inbox_bytes_max),
     }
 }
 
@@ -102,18 +116,19 @@ fn write_namespace(namespace: &NamespaceState, out: &mut impl FnMut(&[u8])) {
             floor: collection.table().floor().0,
             register_mark: collection.marks.register.0,
             register_stamp: collection.marks.register_stamp,
+            remove_wins_mark: collection.marks.remove_wins.0,
         };
         emit(Kind::Collection(begin), out);
         write_rows(collection, out);
     }
     write_members(&namespace.members, out);
+    write_inboxes(&namespace.inboxes, out);
     write_once(&namespace.once, out);
 }
 
 fn write_rows(collection: &Collection, out: &mut impl FnMut(&[u8])) {
-    let name_of = |row: &Row<RowBody>| row.body.key().map(|key| &collection.keys().entry(key).name);
     let mut unseen: Vec<_> = collection.table().unseen().collect();
-    unseen.sort_by(|a, b| name_of(a).cmp(&name_of(b)));
+    unseen.sort_by_cached_key(|row| full_name(collection, row));
     let rows =
         unseen.into_iter().chain(collection.table().changed_after(Revision::ZERO).map(|(_, _, row)| row));
 
@@ -151,25 +166,30 @@ fn stored_row(collection: &Collection, row: &Row<RowBody>, last: &mut Option<Key
         stored.kind = u32::from(entry.kind.number());
         *last = Some(key);
     }
-    match &row.body {
-        RowBody::Vacant => {}
-        RowBody::Counter(_, counter) => {
-            stored.total = counter.total;
-            stored.cut_as_of = counter.cut_as_of.0;
-            stored.cut_total = counter.cut_total;
-            stored.born = counter.born.0;
-        }
-        RowBody::Element(_, name, element) => {
-            stored.element = name.to_string();
-            stored.added = element.added.0;
-        }
-        RowBody::Register(_, register) => {
-            stored.stamp_ms = register.stamp_ms;
-            stored.revision = register.revision.0;
-            stored.value = register.value.as_ref().map(|value| value.to_vec().into());
-        }
-    }
+    fill(&mut stored, &row.body);
     stored
+}
+
+/// Key, type and element of a row.
+fn full_name(collection: &Collection, row: &Row<RowBody>) -> (String, u8, String) {
+    let Some(key) = row.body.key() else { return Default::default() };
+    let entry = collection.keys().entry(key);
+    (entry.name.to_string(), entry.kind.number(), row.body.element().unwrap_or_default().to_owned())
+}
+
+fn write_inboxes(inboxes: &Inboxes, out: &mut impl FnMut(&[u8])) {
+    for (node, mails) in inboxes.in_order() {
+        let mail = |mail: &&Mail| stored::Mail {
+            revision: mail.revision.0,
+            message_id: mail.message_id.clone(),
+            sender: mail.sender.clone(),
+            payload: mail.payload.to_vec().into(),
+            expires_at_ms: mail.expires_at_ms,
+        };
+        // The bounds of an inbox keep a part small.
+        let inbox = stored::Inbox { node_id: node.0, mails: mails.iter().map(mail).collect() };
+        emit(Kind::Inboxes(stored::Inboxes { inboxes: vec![inbox] }), out);
+    }
 }
 
 fn write_members(members: &Members, out: &mut impl FnMut(&[u8])) {
