@@ -253,8 +253,8 @@ impl Awake {
         beaten
     }
 
-    /// Reads keys of collections that are too large to follow; afterwards their handles show them. At most 100 paths
-    /// go with one round trip.
+    /// Reads keys of collections that are too large to follow; afterwards their handles show them. Of a log of events the
+    /// oldest 500 entries are read. At most 100 paths go with one round trip.
     ///
     /// # Errors
     /// [`Stale`], with the reason; what was held of those keys is unchanged then.

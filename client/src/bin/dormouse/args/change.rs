@@ -28,12 +28,12 @@ pub(crate) enum Change {
     },
     /// A switch; on wins over a concurrent off
     Flag {
-        #[arg(value_parser = switch, value_name = "on|off")]
+        #[arg(action = clap::ArgAction::Set, value_parser = switch, value_name = "on|off")]
         on: bool,
     },
     /// A switch; off wins over a concurrent on
     DisableWinsFlag {
-        #[arg(value_parser = switch, value_name = "on|off")]
+        #[arg(action = clap::ArgAction::Set, value_parser = switch, value_name = "on|off")]
         on: bool,
     },
     /// Offers a number; the largest stays
