@@ -16,6 +16,7 @@ use crate::{
     convert::key_rows,
     error::{Reason, Stale},
     handles::{Counter, Invocation, Register, Set},
+    inbox::InboxMessage,
     members::Members,
     node::Shared,
     replica::{
@@ -206,10 +207,15 @@ impl Awake {
         Members::new(state.counts.as_ref(), &state.replica)
     }
 
-    /// Messages to this node that have arrived since it woke. Empty until relays deliver messages.
+    /// Messages to this node that have arrived since it woke, or while it last fell asleep, in the order in which the log
+    /// accepted them. A process is given each once, whatever is delivered again.
     pub fn inbox(&self) -> Vec<InboxMessage> {
-        let state = self.shared.state.lock();
-        state.inbox.iter().filter_map(InboxMessage::from_wire).collect()
+        self.shared.state.lock().inbox.list()
+    }
+
+    /// Those of [`inbox`](Self::inbox) that nobody has taken yet; each is handed out once, also where invocations overlap.
+    pub fn take_inbox(&self) -> Vec<InboxMessage> {
+        self.shared.state.lock().inbox.take()
     }
 
     /// Writes, or parts of them, that did not end as the program was told: refused, or sent with an outcome that
@@ -337,30 +343,5 @@ impl Awake {
         }
         let (revision, durability) = state.last_ack.unwrap_or((state.replica.head().0, Durability::Unknown));
         Slept::Saved { revision, durability }
-    }
-}
-
-/// A message to this node alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InboxMessage {
-    /// Where it was accepted.
-    pub revision: u64,
-    /// Its sender's name for it.
-    pub message_id: String,
-    /// Who sent it.
-    pub sender: String,
-    /// What it says, at most 64 KiB.
-    pub payload: dormouse_proto::lattice::Value,
-}
-
-impl InboxMessage {
-    fn from_wire(message: &v1::InboxMessage) -> Option<Self> {
-        let payload = message.payload.clone()?.try_into().ok()?;
-        Some(Self {
-            revision: message.revision,
-            message_id: message.message_id.clone(),
-            sender: message.sender.clone(),
-            payload,
-        })
     }
 }

@@ -51,6 +51,7 @@ mod convert;
 pub mod delta;
 mod error;
 mod handles;
+mod inbox;
 mod members;
 mod node;
 mod relay;
@@ -59,7 +60,7 @@ pub mod replica;
 pub mod simulation;
 mod state;
 
-pub use awake::{Awake, Deadline, Durability, Freshness, InboxMessage, Slept};
+pub use awake::{Awake, Deadline, Durability, Freshness, Slept};
 pub use config::NodeBuilder;
 pub use dormouse_proto::{
     ids::{Element, OnceId},
@@ -67,6 +68,7 @@ pub use dormouse_proto::{
 };
 pub use error::{ConfigError, Reason, Stale};
 pub use handles::{Counter, Register, Set};
+pub use inbox::InboxMessage;
 pub use members::{MemberName, Members};
 pub use node::Node;
 pub use relay::{

@@ -155,7 +155,7 @@ impl Shared {
             }
         };
         let answer = self.connection.call(budget, send).await?;
-        let absorbed = self.state.lock().absorb(answer, asked_at);
+        let absorbed = self.state.lock().absorb(answer, says, asked_at);
         // Refused deltas were reported and the rest can be sent; a push that is to be sent later is not for now.
         let is_open = self.with(|replica| replica.sealed().is_some());
         match &absorbed.push_refused {

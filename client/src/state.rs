@@ -12,6 +12,7 @@ use crate::{
     connection::Moment,
     convert::{Absorbed, absorb},
     error::Reason,
+    inbox::Inbox,
     replica::{Replica, message::Report},
 };
 
@@ -42,7 +43,7 @@ pub(crate) struct State {
     pub(crate) send_tags: bool,
     pub(crate) view: View,
     pub(crate) counts: Option<v1::MemberCounts>,
-    pub(crate) inbox: Vec<v1::InboxMessage>,
+    pub(crate) inbox: Inbox,
     /// Running invocations and when they end.
     awake: BTreeMap<u64, Deadline>,
     entered: u64,
@@ -71,7 +72,7 @@ impl State {
             send_tags: true,
             view: View::default(),
             counts: None,
-            inbox: Vec::new(),
+            inbox: Inbox::default(),
             awake: BTreeMap::new(),
             entered: 0,
             announced_sleep: false,
@@ -87,7 +88,7 @@ impl State {
     pub(crate) fn enter(&mut self, deadline: Deadline) -> u64 {
         self.entered += 1;
         self.awake.insert(self.entered, deadline);
-        self.inbox.clear();
+        self.inbox.forget_before(self.awake.keys().next().copied().unwrap_or(self.entered));
         self.entered
     }
 
@@ -130,7 +131,7 @@ impl State {
         next
     }
 
-    pub(crate) fn absorb(&mut self, answer: v1::SyncResponse, asked_at: Moment) -> Absorbed {
+    pub(crate) fn absorb(&mut self, answer: v1::SyncResponse, says: &Says, asked_at: Moment) -> Absorbed {
         let mut absorbed = absorb(&mut self.replica, answer);
         self.send_tags = absorbed.send_tags;
         if let Some((revision, durability)) = absorbed.acked {
@@ -146,9 +147,16 @@ impl State {
         let surplus = self.reports.len().saturating_sub(REPORTS_MAX);
         self.reports.drain(..surplus);
         self.counts = absorbed.members.take().or(self.counts.take());
-        self.inbox.append(&mut absorbed.inbox);
+        self.take_in_messages(says);
         self.view.absorb(&absorbed, asked_at);
         absorbed
+    }
+
+    /// What arrives with the call in which the last invocation falls asleep can only be seen by the next one.
+    fn take_in_messages(&mut self, says: &Says) {
+        let is_late = matches!(says, Says::Asleep(number) if !self.has_others(*number));
+        let until = if is_late { self.entered + 1 } else { self.entered };
+        self.inbox.put(self.replica.take_inbox(), until);
     }
 }
 

@@ -5,7 +5,7 @@ mod writing;
 
 use dormouse_proto::{
     ids::{Incarnation, NodeId, PushId, PushNo, Revision},
-    lattice::{Change, Delta, Value},
+    lattice::{Change, Delta, Type, Value},
 };
 
 use super::{

@@ -70,6 +70,7 @@ impl Relay {
                 let gone = asked.add.iter().filter(|it| !there(it.as_str()));
                 survived.chain(gone.map(|it| set("a/s", &[], &[it.as_str()]))).collect()
             }
+            other => panic!("{other:?} is not of this model"),
         }
     }
 
@@ -112,6 +113,7 @@ impl Relay {
                     row.offer(stamp, at, write.value.clone());
                 }
             }),
+            other => panic!("{other:?} is not of this model"),
         }
     }
 
