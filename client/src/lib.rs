@@ -52,30 +52,37 @@ pub mod delta;
 mod error;
 mod handles;
 mod inbox;
+mod mail;
 mod members;
 mod node;
+mod outcome;
 mod relay;
 pub mod replica;
 #[cfg(feature = "traps")]
 pub mod simulation;
 mod state;
 
-pub use awake::{Awake, Deadline, Durability, Freshness, Slept};
+pub use awake::{Awake, Deadline};
 pub use config::NodeBuilder;
 pub use dormouse_proto::{
-    ids::{Element, OnceId},
-    lattice::{Change, Delta, Value},
+    ids::{Element, Incarnation, NodeId, OnceId, Revision},
+    lattice::{Append, Change, Delta, Value},
 };
 pub use error::{ConfigError, Reason, Stale};
-pub use handles::{Counter, Register, Set};
+pub use handles::{
+    Counter, DisableWinsFlag, Event, Events, Flag, GrowOnlySet, Holder, Map, Max, Min, Presence, Register,
+    RemoveWinsSet, Set, Siblings,
+};
 pub use inbox::InboxMessage;
+pub use mail::{SendOptions, Sent};
 pub use members::{MemberName, Members};
 pub use node::Node;
+pub use outcome::{Durability, Freshness, Slept};
 pub use relay::{
-    Explanation, GoneReason, Member, MemberChanges, MemberCount, MemberEvent, MemberFilter, MemberState,
-    MemberWatch, Reading, Relay, RelayBuilder, RelayInfo, Watch, Written,
+    Batch, Consumer, Explanation, GoneReason, Member, MemberChanges, MemberCount, MemberEvent, MemberFilter,
+    MemberState, MemberWatch, NewEvent, Reading, Relay, RelayBuilder, RelayInfo, Watch, Written,
 };
 pub use replica::{
-    Path, Pending, WriteError,
-    message::{Chunk, Fate, KeyRows, Report, Rows},
+    Cleared, Missed, Path, Pending, WriteError,
+    message::{Chunk, EventRow, Fate, HolderRow, InboxRow, KeyRows, Report, Rows},
 };

@@ -5,14 +5,15 @@ use std::{
     time::Duration,
 };
 
-use dormouse_proto::wire::v1;
+use dormouse_proto::{convert::bounds, wire::v1};
 
 use crate::{
-    awake::{Deadline, Durability, Freshness},
+    awake::Deadline,
     connection::Moment,
     convert::{Absorbed, absorb},
     error::Reason,
     inbox::Inbox,
+    outcome::{Durability, Freshness},
     replica::{Replica, message::Report},
 };
 
@@ -34,6 +35,34 @@ pub(crate) struct View {
     pub(crate) failed: Option<Reason>,
 }
 
+/// How many bytes a pull asks for: as many as have lately arrived within the budget, and some more.
+///
+/// A chunk that does not arrive in time is no progress at all, and a wake that asks for the same again makes none
+/// either. So every timeout halves the size and every chunk doubles it; a call whose first transmission has used up
+/// half of its time asks for the least with the second one, so that this wake, too, gets somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkSize(u32);
+
+impl ChunkSize {
+    /// What a new node asks for, and the most that it does.
+    const MOST: Self = Self(bounds::CHUNK_DEFAULT);
+    pub(crate) const LEAST: Self = Self(bounds::CHUNK_MIN);
+
+    pub(crate) const fn bytes(self) -> u32 {
+        self.0
+    }
+
+    /// Nothing arrived in time.
+    pub(crate) fn timed_out(&mut self) {
+        self.0 = (self.0 / 2).max(Self::LEAST.0);
+    }
+
+    /// A chunk arrived.
+    pub(crate) fn arrived(&mut self) {
+        self.0 = self.0.saturating_mul(2).min(Self::MOST.0);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) replica: Replica,
@@ -41,6 +70,7 @@ pub(crate) struct State {
     pub(crate) boot_id: Option<[u8; 16]>,
     pub(crate) beat: u64,
     pub(crate) send_tags: bool,
+    pub(crate) chunk_size: ChunkSize,
     pub(crate) view: View,
     pub(crate) counts: Option<v1::MemberCounts>,
     pub(crate) inbox: Inbox,
@@ -70,6 +100,7 @@ impl State {
             boot_id: None,
             beat: 0,
             send_tags: true,
+            chunk_size: ChunkSize::MOST,
             view: View::default(),
             counts: None,
             inbox: Inbox::default(),
@@ -148,6 +179,9 @@ impl State {
         self.reports.drain(..surplus);
         self.counts = absorbed.members.take().or(self.counts.take());
         self.take_in_messages(says);
+        if absorbed.progress.is_some() && matches!(says, Says::Awake) {
+            self.chunk_size.arrived();
+        }
         self.view.absorb(&absorbed, asked_at);
         absorbed
     }
@@ -184,4 +218,27 @@ impl View {
 
 pub(crate) fn refused(refusal: &v1::Refusal) -> Reason {
     Reason::Refused { word: refusal.reason.clone(), message: refusal.message.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_whose_pulls_time_out_comes_down_to_the_least_and_stays_there() {
+        let mut size = ChunkSize::MOST;
+        for half in [512, 256, 128, 64, 32, 16, 16] {
+            size.timed_out();
+            assert_eq!(size.bytes(), half << 10);
+        }
+    }
+
+    #[test]
+    fn a_node_whose_chunks_arrive_comes_back_to_the_default_and_no_further() {
+        let mut size = ChunkSize::LEAST;
+        for twice in [32, 64, 128, 256, 512, 1_024, 1_024] {
+            size.arrived();
+            assert_eq!(size.bytes(), twice << 10);
+        }
+    }
 }

@@ -53,6 +53,15 @@ pub enum RelayError {
     /// Too much is waiting already. Nothing was written.
     #[error("too many {0} are waiting, come back later")]
     Busy(&'static str),
+    /// The reader of a stream took nothing for as long as this relay waits. What it had read stays valid.
+    #[error(
+        "nothing of this stream was taken for {patience_ms} ms, the longest that this relay waits (watch_patience_ms); \
+         go on with a new stream, from the token or the revision of the last message that arrived"
+    )]
+    SlowReader {
+        /// How long was waited.
+        patience_ms: u64,
+    },
     /// The relay has not read its log yet. Nothing happened.
     #[error("this relay is starting or stopping, come back later")]
     Starting,

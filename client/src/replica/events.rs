@@ -141,7 +141,7 @@ impl Replica {
         let waiting = self.waiting_intent::<EventsIntent>(path);
         let has_own = sealed.is_some() || waiting.is_some();
         let known = held.is_some() || self.held.knows(path);
-        if !known && !(has_own && self.held.follows(path)) {
+        if !(known || (has_own && self.held.follows(path))) {
             return None;
         }
         let own = || sealed.into_iter().chain(waiting);

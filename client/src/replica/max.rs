@@ -121,7 +121,6 @@ impl Replica {
 
     /// The largest number that was offered, as it is known, with own offers. The outer `None`: not followed, or never
     /// heard of; the inner: nothing was offered.
-    #[expect(clippy::option_option, reason = "nothing known and nothing offered are different answers")]
     pub fn max(&self, path: &Path) -> Option<Option<i64>> {
         self.extreme::<Largest>(path)
     }

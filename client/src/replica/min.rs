@@ -27,7 +27,6 @@ pub(super) type MinIntent = OfferIntent<Smallest>;
 impl Replica {
     /// The smallest number that was offered, as it is known, with own offers. The outer `None`: not followed, or never
     /// heard of; the inner: nothing was offered.
-    #[expect(clippy::option_option, reason = "nothing known and nothing offered are different answers")]
     pub fn min(&self, path: &Path) -> Option<Option<i64>> {
         self.extreme::<Smallest>(path)
     }

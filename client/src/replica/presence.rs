@@ -16,9 +16,9 @@ use super::{
     intent::{Entry as _, Intent, Room},
 };
 
-/// What was said of the node's own presence. The outer `None`: no longer anything; the inner: withdrawn.
+/// What was said of the node's own presence. `None`: no longer anything.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct PresenceIntent(Option<Option<Value>>);
+pub(super) struct PresenceIntent(Option<PresenceDelta>);
 
 /// What this node holds up.
 pub(super) type Standing = BTreeMap<Path, Value>;
@@ -26,8 +26,12 @@ pub(super) type Standing = BTreeMap<Path, Value>;
 const BYTES: usize = 32;
 
 impl PresenceIntent {
+    const fn new(value: Option<Value>) -> Self {
+        Self(Some(PresenceDelta { value }))
+    }
+
     fn value(&self) -> Option<&Value> {
-        self.0.as_ref()?.as_ref()
+        self.0.as_ref()?.value.as_ref()
     }
 }
 
@@ -59,8 +63,7 @@ impl Intent for PresenceIntent {
     fn resolve(&mut self, _: &Path, _: &HeldRows) {}
 
     fn change(&self) -> Option<Change> {
-        let value = self.0.clone()?;
-        Some(Change::Presence(PresenceDelta { value }))
+        self.0.clone().map(Change::Presence)
     }
 
     fn without_history(&mut self) -> Option<Change> {
@@ -91,15 +94,15 @@ impl Replica {
         let sealed = || self.sealed_intent(path).filter(|_| self.shows_sealed(path, as_of));
         let own: Option<&PresenceIntent> = self.waiting_intent(path).or_else(sealed);
         let known = held.is_some() || self.held.knows(path);
-        if !known && !(own.is_some() && self.held.follows(path)) {
+        if !(known || (own.is_some() && self.held.follows(path))) {
             return None;
         }
         let rows = held.into_iter().flatten();
         let rows = rows.filter_map(|(node, row)| Some((*node, row.state.value.as_ref()?)));
         let mut holders: BTreeMap<NodeId, &Value> = rows.collect();
-        if let (Some(me), Some(PresenceIntent(Some(own)))) = (me, own) {
+        if let (Some(me), Some(own)) = (me, own) {
             holders.remove(&me);
-            holders.extend(own.as_ref().map(|value| (me, value)));
+            holders.extend(own.value().map(|value| (me, value)));
         }
         Some(holders.into_iter().collect())
     }
@@ -114,7 +117,7 @@ impl Replica {
         if is_new && self.standing.len() >= PRESENCES_PER_NODE {
             return Err(WriteError::TooManyPresences);
         }
-        self.say(path, PresenceIntent(Some(value.clone())))?;
+        self.say(path, PresenceIntent::new(value.clone()))?;
         match value {
             Some(value) => drop(self.standing.insert(path.clone(), value)),
             None => drop(self.standing.remove(path)),
@@ -125,7 +128,7 @@ impl Replica {
     /// Says again everything that this node holds up. Not bounded by the outbox: it was taken once.
     pub(super) fn hold_up_again(&mut self) {
         for (path, value) in &self.standing {
-            self.outbox.say(path, PresenceIntent(Some(Some(value.clone()))).any());
+            self.outbox.say(path, PresenceIntent::new(Some(value.clone())).any());
         }
     }
 
@@ -142,7 +145,7 @@ impl Replica {
         let taken: Vec<Path> = self.standing.keys().filter(taken).cloned().collect();
         for path in taken {
             let value = self.standing.get(&path).cloned();
-            self.outbox.say(&path, PresenceIntent(Some(value)).any());
+            self.outbox.say(&path, PresenceIntent::new(value).any());
         }
     }
 

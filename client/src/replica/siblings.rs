@@ -133,7 +133,7 @@ impl Replica {
         let waiting = self.waiting_intent::<SiblingsIntent>(path);
         let known = held.is_some() || self.held.knows(path);
         let has_own = sealed.is_some() || waiting.is_some();
-        if !known && !(has_own && self.held.follows(path)) {
+        if !(known || (has_own && self.held.follows(path))) {
             return None;
         }
         let rows = held.into_iter().flat_map(|row| &row.state);

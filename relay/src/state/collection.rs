@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     keys::{KeyId, Keys},
-    places::Places,
+    places::{Gathered, Places},
     rows::{Body as _, Row, RowId, Table},
 };
 
@@ -27,11 +27,16 @@ pub(super) use body::{EncodedValue, Entry, GuardedElement, Holder, RowBody};
 pub(super) use events::Appending;
 use events::Queue;
 
-/// What a row costs in memory beside its payload: 48 bytes for the row, 8 for its place, 24 for two index entries. A number
-/// and not the size of a type, because a quota that follows the compiler would let two relays refuse differently.
-pub(super) const ROW_BYTES: usize = 80;
-/// What a key costs beside its rows.
-const KEY_BYTES: usize = 64;
+/// What a row costs in memory beside its payload: 48 bytes for itself, and 12 to 20 in the index. A number and not the
+/// size of a type, because a quota that follows the compiler would let two relays refuse differently; a test holds it
+/// against what is really allocated.
+pub(super) const ROW_BYTES: usize = 65;
+/// What a dead row costs beside that, in the queue of the dead.
+const DEAD_BYTES: usize = 20;
+/// What an element costs so that it is found: its share of a table of places.
+pub(super) const PLACE_BYTES: usize = 13;
+/// What a key costs beside its rows: 40 bytes and its share of a table of places.
+const KEY_BYTES: usize = 54;
 
 /// What dropped rows leave behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +89,7 @@ impl Collection {
 
     /// Estimated memory of the rows and keys.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.table.dead_rows() * DEAD_BYTES
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -179,7 +184,9 @@ impl Collection {
             RowBody::GuardedFlag(_, flag) => self.mark_removed(flag.removed),
             _ => {}
         }
-        self.displace(id, &row.body);
+        if let Some(hash) = self.hash_of(&row.body) {
+            self.elements.remove(hash, id.0);
+        }
         if let Some(key) = row.body.key() {
             self.keys.entry_mut(key).scalar = None;
         }
@@ -200,24 +207,32 @@ impl Collection {
 
     // ---- snapshots ----
 
-    /// Puts back a row of a snapshot.
-    pub(super) fn restore<E>(
+    /// The key that rows of a snapshot are put back under.
+    pub(super) fn restore_key(&mut self, key: &str, kind: Type) -> Option<KeyId> {
+        self.keys.find_or_insert(key, kind)
+    }
+
+    /// Puts back a row of a snapshot. An element's place is gathered for [`Collection::restore_places`].
+    pub(super) fn restore(
         &mut self,
-        key: &str,
-        kind: Type,
+        key: KeyId,
         chg: Revision,
-        body: impl FnOnce(KeyId) -> Result<RowBody, E>,
-    ) -> Result<Option<RowId>, E> {
-        let Some(key) = self.keys.find_or_insert(key, kind) else { return Ok(None) };
-        let Some(id) = self.table.restore(body(key)?, chg) else { return Ok(None) };
-        self.book(key, id);
-        match &self.table.row(id).body {
-            RowBody::Event(..) => self.queue_restored(id),
-            RowBody::Presence(..) => self.place_restored(id),
-            body if body.element().is_some() => self.place_restored(id),
-            _ => self.keys.entry_mut(key).scalar = Some(id),
+        body: RowBody,
+        elements: &mut Gathered,
+    ) -> Option<RowId> {
+        let id = self.table.restore(body, chg)?;
+        match self.hash_of(&self.table.row(id).body) {
+            Some(hash) => elements.push(hash, id.0),
+            None if matches!(self.table.row(id).body, RowBody::Event(..)) => self.queue_restored(id),
+            None => self.keys.entry_mut(key).scalar = Some(id),
         }
-        Ok(Some(id))
+        self.book(key, id);
+        Some(id)
+    }
+
+    /// Puts back how elements are found, after the last row.
+    pub(super) fn restore_places(&mut self, elements: Gathered) {
+        self.elements = elements.into_places();
     }
 
     pub(super) fn restore_dead(&mut self, ids: impl Iterator<Item = RowId>) {

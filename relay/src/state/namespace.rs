@@ -317,6 +317,14 @@ impl<'a> View<'a> {
         self.state.bytes()
     }
 
+    /// Estimated bytes of memory of everything: rows, members with their tombstones and rows, idempotency ids, messages.
+    pub fn memory_bytes(&self) -> u64 {
+        self.state.bytes()
+            + self.state.members.bytes()
+            + self.state.once.bytes()
+            + self.state.inboxes.all_waiting().1
+    }
+
     /// Collections that ever were written to.
     pub fn collections(&self) -> impl Iterator<Item = &'a Name> + use<'a> {
         self.state.collections.iter().map(|it| &it.name)

@@ -64,6 +64,13 @@ impl OnceIds {
         self.known.len()
     }
 
+    /// Estimated memory.
+    pub(super) fn bytes(&self) -> u64 {
+        // A key with its outcome in a table that is between half and seven eighths full, and a place in the order.
+        const ID_BYTES: u64 = 96;
+        self.known.len() as u64 * ID_BYTES
+    }
+
     /// Remembers an id that is not known yet.
     pub(super) fn insert(&mut self, key: OnceKey, outcome: Outcome, log_time_ms: u64, limits: &Limits) {
         if self.known.insert(key, outcome).is_none() {

@@ -63,6 +63,13 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Whether everything that a policy names is in force.
+    pub fn satisfy(&self, wanted: &Policy) -> bool {
+        let mut after = *self;
+        after.apply(wanted);
+        after == *self
+    }
+
     /// Takes over what a policy record names.
     pub(super) fn apply(&mut self, policy: &Policy) {
         let Policy {

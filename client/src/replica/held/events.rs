@@ -37,14 +37,7 @@ impl HeldEvents {
         self.missed.take()
     }
 
-    /// Takes entries in; `seen_upto` is the barrier of the collection.
-    pub(super) fn put(
-        &mut self,
-        source: Source,
-        seen_upto: Revision,
-        events: Vec<EventRow>,
-        trimmed_upto: Revision,
-    ) {
+    pub(super) fn put(&mut self, source: Source, events: Vec<EventRow>, trimmed_upto: Revision) {
         for event in events {
             if source.is_backlog {
                 self.delivered = self.delivered.max(event.revision);
@@ -58,11 +51,11 @@ impl HeldEvents {
             }
         }
         if trimmed_upto > Revision::ZERO {
-            self.trim(source, seen_upto, trimmed_upto);
+            self.trim(source, trimmed_upto);
         }
     }
 
-    fn trim(&mut self, source: Source, seen_upto: Revision, upto: Revision) {
+    fn trim(&mut self, source: Source, upto: Revision) {
         let before = self.trimmed_upto();
         match &mut self.trimmed {
             Some(row) if upto < row.state => row.deliver(source),
@@ -70,9 +63,9 @@ impl HeldEvents {
             None => self.trimmed = Some(source.hold(upto)),
         }
         // Before the first barrier nobody knows what this reader would have seen.
-        let seen = seen_upto.max(if seen_upto > Revision::ZERO { self.delivered } else { Revision::ZERO });
-        if seen > Revision::ZERO && upto > seen.max(before) {
-            let after = self.missed.map_or(seen.max(before), |missed| missed.after);
+        let seen = source.seen_upto.max(self.delivered).max(before);
+        if source.seen_upto > Revision::ZERO && upto > seen {
+            let after = self.missed.map_or(seen, |missed| missed.after);
             self.missed = Some(Missed { after, upto });
         }
         self.entries = self.entries.split_off(&(self.trimmed_upto().next(), 0));

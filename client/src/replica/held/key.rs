@@ -29,6 +29,8 @@ pub(super) struct Source {
     pub(super) pull: u32,
     /// They came in the order of their changes, none left out that had not come before.
     pub(super) is_backlog: bool,
+    /// The barrier of the collection before them.
+    pub(super) seen_upto: Revision,
 }
 
 impl Source {
@@ -99,8 +101,7 @@ pub(super) struct HeldKey {
 }
 
 impl HeldKey {
-    /// Takes rows in; `seen_upto` is the barrier of the collection.
-    pub(super) fn put(&mut self, source: Source, seen_upto: Revision, rows: Rows) {
+    pub(super) fn put(&mut self, source: Source, rows: Rows) {
         match rows {
             Rows::Counter { value, total } => {
                 let total = Some(total);
@@ -110,7 +111,7 @@ impl HeldKey {
                 put(&mut self.register, source, RegisterRow { value, stamp_ms });
             }
             Rows::Set { present, removed } => put_elements(&mut self.set, source, present, removed),
-            rows => self.other.get_or_insert_default().put(source, seen_upto, rows),
+            rows => self.other.get_or_insert_default().put(source, rows),
         }
     }
 

@@ -10,7 +10,7 @@ mod events;
 mod key;
 mod other;
 
-use std::collections::{BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{HashMap, hash_map::Entry};
 
 use dormouse_proto::{
     ids::{Element, Revision},
@@ -164,8 +164,9 @@ impl HeldRows {
         while let Some(first) = keys.next() {
             let followed = self.follow.covers(&first.collection);
             let name = first.collection.clone();
+            let seen_upto = self.barrier(&name);
             let collection = self.collections.entry(name).or_default();
-            let source = Source { as_of, pull: collection.pull, is_backlog };
+            let source = Source { as_of, pull: collection.pull, is_backlog, seen_upto };
             let collection_name = first.collection;
             collection.put(source, followed, first.key, first.rows);
             while let Some(next) = keys.next_if(|next| next.collection == collection_name) {
@@ -202,9 +203,13 @@ impl HeldRows {
         if asked.all() && self.follow.all() {
             self.barrier = self.barrier.max(at);
         }
-        let held = self.collections.keys().cloned();
-        let all: BTreeSet<String> = held.chain(asked.named().map(str::to_owned)).collect();
-        self.reach(&Vec::from_iter(all), asked, at);
+        for (name, collection) in &mut self.collections {
+            if asked.covers(name) && self.follow.covers(name) {
+                collection.reach(at);
+            }
+        }
+        let named: Vec<String> = asked.named().map(str::to_owned).collect();
+        self.reach(&named, asked, at);
     }
 
     /// Begins to follow. What was fetched of collections that were not followed is forgotten: the backlog that is to come
@@ -262,10 +267,10 @@ impl HeldCollection {
         }
         match self.keys.entry(name) {
             Entry::Occupied(mut key) if followed || key.get().fetched => {
-                key.get_mut().put(source, self.barrier, rows);
+                key.get_mut().put(source, rows);
             }
             Entry::Vacant(key) if followed => {
-                key.insert(HeldKey::default()).put(source, self.barrier, rows);
+                key.insert(HeldKey::default()).put(source, rows);
             }
             _ => {}
         }

@@ -64,8 +64,8 @@ impl Other {
         }
     }
 
-    /// Takes rows in; `seen_upto` is the barrier of the collection. Those of the frequent types are not for here.
-    pub(super) fn put(&mut self, source: Source, seen_upto: Revision, rows: Rows) {
+    /// Takes rows in. Those of the frequent types are not for here.
+    pub(super) fn put(&mut self, source: Source, rows: Rows) {
         match rows {
             Rows::Flag { on } => put(&mut self.flag, source, on),
             Rows::DisableWinsFlag { on } => put(&mut self.disable_wins_flag, source, on),
@@ -73,7 +73,7 @@ impl Other {
             Rows::Min { value } => put(&mut self.min, source, value),
             Rows::Siblings { values } => put(&mut self.siblings, source, values),
             Rows::Events { events, trimmed_upto } => {
-                self.events.get_or_insert_default().put(source, seen_upto, events, trimmed_upto);
+                self.events.get_or_insert_default().put(source, events, trimmed_upto);
             }
             Rows::Presence { holders } => self.put_holders(source, holders),
             Rows::GrowOnlySet { present, removed } => {

@@ -7,6 +7,7 @@ use dormouse_proto::{
     lattice::{Counter, EventsHead, Flag, Max, Min, Presence, Register, RemoveWins, SetElement, Siblings},
 };
 
+use super::PLACE_BYTES;
 use crate::state::{keys::KeyId, rows::Body};
 
 /// A content as it goes on the wire: an encoded `Value`.
@@ -90,8 +91,12 @@ impl Body for RowBody {
     }
 }
 
-/// What the box of an element, and of a holder, takes.
-const BOX_BYTES: usize = 48;
+/// What the box of a remove-wins element takes.
+const GUARDED_BYTES: usize = 48;
+/// What the box of a holder takes, and its name among those of its node.
+const HOLDER_BYTES: usize = 32 + 120;
+/// What an entry takes in the queue of its log, and among those that age.
+const QUEUED_BYTES: usize = 40;
 
 impl RowBody {
     pub(in crate::state) fn key(&self) -> Option<KeyId> {
@@ -132,13 +137,14 @@ impl RowBody {
             | Self::Min(..)
             | Self::GuardedFlag(..)
             | Self::EventsHead(..) => 0,
-            Self::Element(_, name, _) | Self::Grown(_, name) => name_bytes(name),
+            Self::Element(_, name, _) | Self::Grown(_, name) => PLACE_BYTES + name_bytes(name),
             Self::Register(_, register) => register.value.as_ref().map_or(0, |value| value.len()),
             Self::Siblings(_, siblings) => siblings.iter().map(|(_, value)| 24 + value.len()).sum(),
-            Self::Guarded(_, element) => BOX_BYTES + name_bytes(&element.name),
-            // And its place in the queue of its log.
-            Self::Event(_, entry) => 8 + entry.event.len(),
-            Self::Presence(_, holder) => BOX_BYTES + holder.state.value.as_ref().map_or(0, |it| it.len()),
+            Self::Guarded(_, element) => PLACE_BYTES + GUARDED_BYTES + name_bytes(&element.name),
+            Self::Event(_, entry) => QUEUED_BYTES + entry.event.len(),
+            Self::Presence(_, holder) => {
+                PLACE_BYTES + HOLDER_BYTES + holder.state.value.as_ref().map_or(0, |it| it.len())
+            }
         }
     }
 }

@@ -162,27 +162,11 @@ impl Collection {
         Some(id)
     }
 
-    /// Every row of a type with several rows under a key lies here, under a hash.
-    pub(super) fn place_restored(&mut self, id: RowId) {
-        let hash = match &self.table.row(id).body {
-            RowBody::Presence(key, holder) => self.keys.hash((*key, holder.node)),
-            body => match (body.key(), body.element()) {
-                (Some(key), Some(element)) => self.keys.hash((key, element)),
-                _ => return,
-            },
-        };
-        self.elements.insert(hash, id.0);
-    }
-
-    /// The other half of [`Collection::place_restored`], for a row that is out of the table already.
-    pub(super) fn displace(&mut self, id: RowId, body: &RowBody) {
-        let hash = match body {
-            RowBody::Presence(key, holder) => self.keys.hash((*key, holder.node)),
-            _ => match (body.key(), body.element()) {
-                (Some(key), Some(element)) => self.keys.hash((key, element)),
-                _ => return,
-            },
-        };
-        self.elements.remove(hash, id.0);
+    /// The hash under which a row is found, if its key may have several.
+    pub(super) fn hash_of(&self, body: &RowBody) -> Option<u64> {
+        match body {
+            RowBody::Presence(key, holder) => Some(self.keys.hash((*key, holder.node))),
+            body => Some(self.keys.hash((body.key()?, body.element()?))),
+        }
     }
 }

@@ -4,7 +4,7 @@ use dormouse_proto::lattice::{Change, Delta, Type, Value};
 
 use super::Context;
 use crate::state::{
-    collection::{Collection, ROW_BYTES, key_bytes},
+    collection::{Collection, PLACE_BYTES, ROW_BYTES, key_bytes},
     namespace::NamespaceState,
 };
 
@@ -56,25 +56,29 @@ fn at_most(delta: &Delta) -> Growth {
         | Change::Min(_) => one_row(0),
         Change::Register(change) => one_row(value_len(change.value.as_ref())),
         Change::Siblings(change) => one_row(24 + value_len(change.value.as_ref())),
-        Change::Presence(change) => one_row(48 + value_len(change.value.as_ref())),
+        Change::Presence(change) => one_row(HOLDER_BYTES + value_len(change.value.as_ref())),
         Change::Events(change) => {
             let payload: usize =
                 change.append.iter().map(|it| EVENT_BYTES + value_len(Some(&it.payload))).sum();
             Growth::of(change.append.len(), change.append.len() * ROW_BYTES + payload).and(one_row(0))
         }
-        Change::Set(change) => elements(change.add.iter().map(|it| it.as_str()), 0),
-        Change::GrowOnlySet(change) => elements(change.add.iter().map(|it| it.as_str()), 0),
+        Change::Set(change) => elements(change.add.iter().map(|it| it.as_str()), PLACE_BYTES),
+        Change::GrowOnlySet(change) => elements(change.add.iter().map(|it| it.as_str()), PLACE_BYTES),
         // A remove of what is not there is remembered.
         Change::RemoveWinsSet(change) => {
             let added = change.add.iter().flat_map(|it| &it.elements);
-            elements(added.chain(&change.remove).map(|it| it.as_str()), 48)
+            elements(added.chain(&change.remove).map(|it| it.as_str()), GUARDED_BYTES)
         }
     };
     if new_rows.rows == 0 { new_rows } else { new_rows.and(Growth::of(0, key_bytes(delta.key.as_str()))) }
 }
 
 /// What an event takes beside its payload: its encoding, its place in the queue.
-const EVENT_BYTES: usize = 64;
+const EVENT_BYTES: usize = 96;
+/// What a remove-wins element takes beside its name.
+const GUARDED_BYTES: usize = PLACE_BYTES + 48;
+/// What a holder takes beside its value.
+const HOLDER_BYTES: usize = PLACE_BYTES + 152;
 
 fn elements<'a>(names: impl Iterator<Item = &'a str>, beside: usize) -> Growth {
     let one = |name: &str| Growth::of(1, ROW_BYTES + beside + name.len());
@@ -87,14 +91,16 @@ fn exactly(namespace: &NamespaceState, delta: &Delta, context: &Context<'_>) -> 
     let kind = delta.change.kind();
     let known = |element: &str| collection.is_some_and(|it| it.has_element(key, kind, element));
     match &delta.change {
-        Change::Set(change) => elements(change.add.iter().map(|it| it.as_str()).filter(|it| !known(it)), 0),
+        Change::Set(change) => {
+            elements(change.add.iter().map(|it| it.as_str()).filter(|it| !known(it)), PLACE_BYTES)
+        }
         Change::GrowOnlySet(change) => {
-            elements(change.add.iter().map(|it| it.as_str()).filter(|it| !known(it)), 0)
+            elements(change.add.iter().map(|it| it.as_str()).filter(|it| !known(it)), PLACE_BYTES)
         }
         Change::RemoveWinsSet(change) => {
             let added = change.add.iter().flat_map(|it| &it.elements);
             let all = added.chain(&change.remove).map(|it| it.as_str());
-            elements(all.filter(|it| !known(it)), 48)
+            elements(all.filter(|it| !known(it)), GUARDED_BYTES)
         }
         Change::Events(change) if change.append.is_empty() => Growth::default(),
         Change::Events(_) => at_most(delta),

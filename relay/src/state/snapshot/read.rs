@@ -8,16 +8,22 @@ use dormouse_proto::{
     record::{Cause, Policy},
     wire::log_v1::{self as stored, part::Kind},
 };
-use prost::{Message as _, encoding::decode_varint};
+use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{FORMAT, reason, row};
+use super::{
+    FORMAT,
+    parts::{row_of, rows_of, split_part},
+    reason, row,
+};
 use crate::state::{
     Fold, Limits, Mail,
     collection::{Collection, Marks},
+    keys::KeyId,
     members::{LastPush, Member, Refused, RosterEntry, RosterRow, Soft, Tombstone},
     namespace::NamespaceState,
     once::OnceKey,
+    places::Gathered,
     rows::{Row, RowId},
     segments::Segments,
 };
@@ -58,6 +64,8 @@ pub struct Restore {
     pending: Vec<u8>,
     namespace: Option<usize>,
     collection: Option<Filling>,
+    /// The row that is being read. One for all, so that its strings need not be allocated for each.
+    row: stored::Row,
     begun: bool,
     ended: bool,
 }
@@ -67,7 +75,8 @@ pub struct Restore {
 struct Filling {
     collection: Collection,
     ids: Vec<RowId>,
-    key: Option<(String, Type)>,
+    key: Option<(KeyId, Type)>,
+    elements: Gathered,
     dead: Vec<RowId>,
     /// What nodes hold up here.
     presences: Vec<(NodeId, Key)>,
@@ -102,6 +111,7 @@ impl Restore {
             pending: Vec::new(),
             namespace: None,
             collection: None,
+            row: stored::Row::default(),
             begun: false,
             ended: false,
         }
@@ -116,7 +126,10 @@ impl Restore {
         let pending = std::mem::take(&mut self.pending);
         let mut rest = pending.as_slice();
         while let Some((part, whole)) = split_part(rest)? {
-            self.part(stored::Part::decode(part)?, &rest[..whole])?;
+            match rows_of(part) {
+                Some(rows) => self.rows(rows, &rest[..whole])?,
+                None => self.part(stored::Part::decode(part)?, &rest[..whole])?,
+            }
             rest = &rest[whole..];
         }
         self.pending = rest.to_vec();
@@ -129,6 +142,23 @@ impl Restore {
     /// [`RestoreError::Short`] if it was not.
     pub fn finish(self) -> Result<Fold, RestoreError> {
         if self.ended && self.pending.is_empty() { Ok(self.fold) } else { Err(RestoreError::Short) }
+    }
+
+    /// A part that holds nothing but rows, which are nearly all of a snapshot: one after the other, and not all at once.
+    fn rows(&mut self, mut rows: &[u8], bytes: &[u8]) -> Result<(), RestoreError> {
+        if self.ended || !self.begun {
+            return Err(RestoreError::Damaged("its parts are out of order"));
+        }
+        self.hasher.update(bytes);
+        let filling = self.collection.as_mut().ok_or(RestoreError::Damaged("rows without a collection"))?;
+        while !rows.is_empty() {
+            let (row, rest) = row_of(rows).ok_or(RestoreError::Damaged("a row that is cut"))?;
+            self.row.clear();
+            self.row.merge(row)?;
+            filling.row(&self.row)?;
+            rows = rest;
+        }
+        Ok(())
     }
 
     fn part(&mut self, part: stored::Part, bytes: &[u8]) -> Result<(), RestoreError> {
@@ -150,7 +180,7 @@ impl Restore {
             Kind::Begin(begin) => self.begin(begin),
             Kind::Namespace(begin) => self.begin_namespace(begin),
             Kind::Collection(begin) => self.begin_collection(begin),
-            Kind::Rows(rows) => rows.rows.into_iter().try_for_each(|row| self.filling()?.row(row)),
+            Kind::Rows(rows) => rows.rows.into_iter().try_for_each(|row| self.filling()?.row(&row)),
             Kind::Dead(dead) => self.filling()?.dead(&dead.rows),
             Kind::Members(members) => members.members.into_iter().try_for_each(|it| self.member(it)),
             Kind::Tombstones(tombstones) => {
@@ -205,8 +235,14 @@ impl Restore {
             register_stamp: begin.register_stamp,
             remove_wins: Revision(begin.remove_wins_mark),
         };
-        self.collection =
-            Some(Filling { collection, ids: Vec::new(), key: None, dead: Vec::new(), presences: Vec::new() });
+        self.collection = Some(Filling {
+            collection,
+            ids: Vec::new(),
+            key: None,
+            elements: Gathered::default(),
+            dead: Vec::new(),
+            presences: Vec::new(),
+        });
         Ok(())
     }
 
@@ -215,9 +251,10 @@ impl Restore {
     }
 
     fn close_collection(&mut self) -> Result<(), RestoreError> {
-        let Some(Filling { mut collection, dead, presences, .. }) = self.collection.take() else {
+        let Some(Filling { mut collection, elements, dead, presences, .. }) = self.collection.take() else {
             return Ok(());
         };
+        collection.restore_places(elements);
         collection.restore_dead(dead.into_iter());
         let namespace = self.namespace()?;
         if namespace.find(collection.name.as_str()).is_some() {
@@ -321,18 +358,21 @@ impl Restore {
 }
 
 impl Filling {
-    fn row(&mut self, mut row: stored::Row) -> Result<(), RestoreError> {
+    fn row(&mut self, row: &stored::Row) -> Result<(), RestoreError> {
+        const TOO_MANY: RestoreError = RestoreError::Damaged("more rows than there can be");
         if row.kind != 0 {
             let kind =
                 Type::from_number(row.kind).ok_or(RestoreError::Damaged("a row of an unknown type"))?;
-            self.key = Some((std::mem::take(&mut row.key), kind));
+            self.key = Some((self.collection.restore_key(&row.key, kind).ok_or(TOO_MANY)?, kind));
         }
-        let (key, kind) = self.key.as_ref().ok_or(RestoreError::Damaged("a row without a key"))?;
-        if *kind == Type::Presence && row.value.is_some() {
-            self.presences.push((NodeId(row.node_id), key.parse()?));
+        let (key, kind) = self.key.ok_or(RestoreError::Damaged("a row without a key"))?;
+        if kind == Type::Presence && row.value.is_some() {
+            let name = self.collection.keys().entry(key).name.parse()?;
+            self.presences.push((NodeId(row.node_id), name));
         }
-        let id = self.collection.restore(key, *kind, Revision(row.chg), |key| row::body(*kind, &row, key))?;
-        self.ids.push(id.ok_or(RestoreError::Damaged("more rows than there can be"))?);
+        let body = row::body(kind, row, key)?;
+        let id = self.collection.restore(key, Revision(row.chg), body, &mut self.elements);
+        self.ids.push(id.ok_or(TOO_MANY)?);
         Ok(())
     }
 
@@ -344,19 +384,6 @@ impl Filling {
         self.dead.extend(ids);
         Ok(())
     }
-}
-
-/// The next whole part, and its length with its prefix.
-fn split_part(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, RestoreError> {
-    const LARGEST: usize = 1 << 28;
-    let mut rest = bytes;
-    let Ok(len) = decode_varint(&mut rest) else {
-        return if bytes.len() < 10 { Ok(None) } else { Err(RestoreError::Damaged("a part of no length")) };
-    };
-    let too_long = RestoreError::Damaged("a part of impossible length");
-    let len = usize::try_from(len).ok().filter(|it| *it <= LARGEST).ok_or(too_long)?;
-    let prefix = bytes.len() - rest.len();
-    Ok(rest.get(..len).map(|part| (part, prefix + len)))
 }
 
 fn boot_id(bytes: &[u8]) -> Result<BootId, RestoreError> {
