@@ -127,7 +127,7 @@ impl World {
         let state = truth.shown(it.space, row, at);
         let under_way = it.replica.sealed().filter(|push| {
             let decided = truth.decided(push.push_id());
-            decided.is_none_or(|decided| decided > at)
+            decided.is_none_or(|decided| decided > at) && it.shadow.told_refused != Some(push.push_id())
         });
         let delta =
             under_way.and_then(|push| push.deltas().iter().find(|it| rows::touched(it).contains(&row)));
