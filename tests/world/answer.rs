@@ -50,7 +50,8 @@ fn message(mail: Mail) -> v1::InboxMessage {
     v1::InboxMessage { revision: revision.0, message_id, sender, payload }
 }
 
-pub(crate) fn wire_chunk(chunk: Chunk) -> v1::Chunk {
+/// A chunk, as the wire has it.
+pub fn wire_chunk(chunk: Chunk) -> v1::Chunk {
     let restart = match chunk.restart {
         None => v1::chunk::Restart::Unspecified,
         Some(Lost::Compacted) => v1::chunk::Restart::Compacted,

@@ -161,7 +161,8 @@ impl World {
             let (rows, restarts) = (self.stats.rows, self.stats.compacted + self.stats.lost);
             self.settle(node)?;
             let sent = self.stats.rows - rows;
-            if node == 0 && self.faults.window && self.faults.reorder {
+            let others = node == 0 || self.nodes[node].space != space;
+            if others && self.faults.window && self.faults.reorder {
                 continue; // Events that have become too old meanwhile are not its own change.
             }
             // What node 0 changed came with its acknowledgements.

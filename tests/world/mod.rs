@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 
 use dormouse_proto::ids::Namespace;
 
-mod answer;
+pub mod answer;
 pub mod check;
 mod end;
 pub mod faults;

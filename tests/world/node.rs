@@ -236,12 +236,6 @@ impl World {
         let it = &mut self.nodes[node];
         let deltas = it.replica.sealed().map(|push| push.deltas().to_vec()).unwrap_or_default();
         let had_node = it.id();
-        if let (Some(settled), Some(push)) = (&answer.settled, it.replica.sealed())
-            && !settled.refused.is_empty()
-            && *settled.push_id == push.push_id().0.to_be_bytes()
-        {
-            it.shadow.told_refused = Some(push.push_id());
-        }
         let progress = simulation::absorb(&mut it.replica, answer.clone());
         let reports = it.replica.take_reports();
         self.say(|| trace::tell(answer, &reports));
@@ -252,6 +246,12 @@ impl World {
         self.follow_interest(node);
         self.take_letters(node, relay)?;
         let it = &mut self.nodes[node];
+        if let (Some(settled), Some(push)) = (&answer.settled, it.replica.sealed())
+            && !settled.refused.is_empty()
+            && *settled.push_id == push.push_id().0.to_be_bytes()
+        {
+            it.shadow.told_refused = Some(push.push_id());
+        }
         if it.replica.sealed().is_none()
             && let Some((push_id, _)) = it.shadow.sealed.take()
         {

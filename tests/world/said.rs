@@ -232,6 +232,10 @@ impl Shadow {
             if self.follows(collection) == followed {
                 continue;
             }
+            // What is said from here on is said by somebody who sees nothing of it yet, not even his own settled pushes.
+            let here = |(row, _): &(&RowNo, &mut Said)| rows::all()[**row].collection == collection;
+            let taken = self.waiting.iter_mut().filter(here).filter(|(_, said)| said.seen.is_some());
+            taken.for_each(|(_, said)| said.own.clear());
             self.barrier[collection] = 0;
             for row in (0..rows::all().len()).filter(|row| rows::all()[*row].collection == collection) {
                 self.held_at[row] = None;
@@ -248,6 +252,7 @@ impl Shadow {
         self.dots.iter_mut().for_each(Vec::clear);
         self.held_at.iter_mut().flatten().for_each(|at| *at = 0);
         self.barrier.fill(0);
+        self.told_refused = None;
         let under_way = self.sealed.as_ref().map(|(id, _)| *id);
         let names_history = |said: &Said| said.seen.as_ref().is_none_or(Seen::names_history);
         self.waiting.retain(|_, said| said.op != Op::Remove || !names_history(said));

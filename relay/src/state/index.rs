@@ -101,6 +101,24 @@ impl Index {
         }
     }
 
+    /// Takes back the entry of a row that changed at `at`, if that is the newest revision: the row's place may be used
+    /// again at this very revision, and its entry would then speak for the wrong row. Whether it was taken back.
+    pub(super) fn withdraw(&mut self, at: Revision, row: RowId) -> bool {
+        let Some(last) = self.segments.last_mut() else { return false };
+        if last.revisions.last() != Some(&at) {
+            return false;
+        }
+        let newest = last.revisions.partition_point(|revision| *revision < at);
+        let Some(place) = last.rows[newest..].iter().position(|it| *it == row) else { return false };
+        last.revisions.remove(newest + place);
+        last.rows.remove(newest + place);
+        last.live -= 1;
+        if last.revisions.is_empty() {
+            self.firsts.pop();
+        }
+        true
+    }
+
     fn position_of(&self, at: Revision) -> Option<usize> {
         self.firsts.partition_point(|first| *first <= at).checked_sub(1)
     }

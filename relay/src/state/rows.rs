@@ -176,7 +176,7 @@ impl<B: Body> Table<B> {
     pub(super) fn remove(&mut self, id: RowId) -> Row<B> {
         let row = self.slab.remove(id);
         self.live_rows -= 1;
-        if row.chg > Revision::ZERO {
+        if row.chg > Revision::ZERO && !self.index.withdraw(row.chg, id) {
             self.index.retire(row.chg);
         }
         row

@@ -110,12 +110,12 @@ fn exactly(namespace: &NamespaceState, delta: &Delta, context: &Context<'_>) -> 
         Change::Events(change) if change.append.is_empty() => Growth::default(),
         Change::Events(_) => at_most(delta),
         Change::Presence(change) if change.value.is_none() => Growth::default(),
-        Change::Presence(_) => match (collection, context.author) {
-            (Some(collection), Some((node, _))) if collection.presence(key, node).is_some() => {
-                Growth::default()
-            }
-            _ => at_most(delta),
-        },
+        Change::Presence(change) => {
+            let held = collection.zip(context.author).and_then(|(it, (node, _))| it.presence(key, node));
+            let Some(held) = held else { return at_most(delta) };
+            let was = held.value.as_ref().map_or(0, |it| it.len());
+            Growth::of(0, value_len(change.value.as_ref()).saturating_sub(was))
+        }
         Change::Flag(change) if !change.on => Growth::default(),
         Change::Siblings(change) if change.value.is_none() => Growth::default(),
         Change::Counter(_)

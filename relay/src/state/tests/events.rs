@@ -188,3 +188,19 @@ fn logs_survive_a_snapshot_and_age_on_alike() {
         step(&mut restored, no);
     }
 }
+
+#[test]
+fn the_place_of_an_entry_that_came_and_went_in_one_push_may_be_taken_at_once() {
+    let mut story = member();
+    story.policy(Policy { events_max: Some(2), ..Policy::default() });
+    // Three entries are one too many, so all of this revision go, and the counter gets the place of one of them.
+    story.bound(1, 1, vec![append("e", &["1", "2", "3"]), count("n", 1)]);
+    let chunk = story.pull(&story.everything());
+    assert_eq!(chunk.rows, 2, "the trim point and the counter, each once");
+    let mut bytes = Vec::new();
+    story.fold.write_snapshot(|piece| bytes.extend_from_slice(piece));
+    let restored = Fold::restore([&bytes]).expect("whole");
+    assert_eq!(restored.hash(), story.fold.hash());
+    let view = |fold: &Fold| fold.namespace(&Namespace::default()).map(|view| (view.rows(), view.bytes()));
+    assert_eq!(view(&restored), view(&story.fold));
+}

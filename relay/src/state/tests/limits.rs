@@ -1,6 +1,6 @@
 //! What a namespace may grow to.
 
-use dormouse_proto::lattice::SiblingsDelta;
+use dormouse_proto::lattice::{PresenceDelta, SiblingsDelta};
 
 use super::*;
 
@@ -66,6 +66,20 @@ fn rows_count_exactly_and_removals_pass_when_all_is_full() {
     assert!(quota(&story.push(1, 3, vec![add("s", "b")])));
     story.bound(1, 4, vec![remove("s", "a", None), count("n", 1)]);
     assert!(quota(&story.push(1, 5, vec![count("new", 1)])), "a dead row is a row");
+}
+
+#[test]
+fn what_is_held_up_counts_when_it_grows() {
+    let mut story = Story::default();
+    story.policy(Policy { bytes_max: Some(2_000), ..Policy::default() });
+    story.join(1, 1, None);
+    let hold = |text: &str| {
+        let value = Some(Value::Text(text.to_owned()));
+        delta("p", Change::Presence(PresenceDelta { value }))
+    };
+    story.bound(1, 1, vec![hold("here")]);
+    assert!(quota(&story.push(1, 2, vec![hold(&"x".repeat(5_000))])), "no new row, but many bytes");
+    story.bound(1, 3, vec![hold("gone")]);
 }
 
 #[test]
