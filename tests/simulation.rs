@@ -3,38 +3,17 @@
 //! A history follows from its seed, so a finding is a number. Replay one with
 //! `DORMOUSE_SEED=n cargo test -p dormouse-tests --release --test simulation replay -- --nocapture`.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Instant,
-};
+use std::{panic::catch_unwind, time::Instant};
 
 use dormouse_proto::traps::Trap;
 use dormouse_tests::{
     faults::Faults,
-    history::{History, Outcome},
-    violation::violation,
+    history::{History, Outcome, old_seeds},
     world::Stats,
 };
 
-/// Seeds that ever showed a defect. They run first, and in every build.
-const OLD_SEEDS: &str = include_str!("seeds.txt");
-
 /// How many random histories are run. A debug build is much slower and runs fewer; `DORMOUSE_HISTORIES` asks for more.
 const HISTORIES: u64 = if cfg!(debug_assertions) { 500 } else { 20_000 };
-
-fn old_seeds() -> Vec<u64> {
-    let lines = OLD_SEEDS.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    lines.filter(|line| !line.is_empty()).map(|line| line.parse().expect("a seed is a number")).collect()
-}
-
-/// Runs a history; a panic in the code under test is a finding like any other.
-fn run(history: History) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| history.run())).unwrap_or_else(|_| Outcome {
-        stats: Stats::default(),
-        trace: String::new(),
-        violation: Some(violation("the code under test panicked")),
-    })
-}
 
 /// Tells a finding in full and gives up.
 fn tell(history: History, outcome: &Outcome) -> ! {
@@ -42,15 +21,15 @@ fn tell(history: History, outcome: &Outcome) -> ! {
     let trace = catch_unwind(|| history.tell().trace).unwrap_or_default();
     let found = outcome.violation.as_ref().map_or("nothing", |violation| violation.0.as_str());
     panic!(
-        "{trace}\nseed {seed}, {:?}: {found}\nDORMOUSE_SEED={seed} cargo test -p dormouse-tests --release --test \
-         simulation replay -- --nocapture",
-        history.faults
+        "{trace}\nseed {seed}, {:?}: {found}\n{}",
+        history.faults,
+        history.command()
     );
 }
 
 fn run_clean(seed: u64, total: &mut Stats) {
     let history = History::of_seed(seed);
-    let outcome = run(history);
+    let outcome = history.run_caught();
     if outcome.violation.is_some() {
         tell(history, &outcome);
     }
@@ -103,7 +82,7 @@ fn replay() {
         return;
     };
     let history = History::of_seed(seed.parse().expect("DORMOUSE_SEED is a number"));
-    let outcome = run(history);
+    let outcome = history.run_caught();
     if outcome.violation.is_some() {
         tell(history, &outcome);
     }
@@ -113,7 +92,7 @@ fn replay() {
 /// Leaves one rule out and asserts that some of the first seeds goes wrong for it, and not without.
 fn assert_noticed(trap: Trap, within: u64) {
     let faults = Faults::for_trap(trap);
-    let violated = |trap: Option<Trap>, seed: u64| run(History { seed, faults, trap }).violation;
+    let violated = |trap: Option<Trap>, seed: u64| History { seed, faults, trap }.run_caught().violation;
     let first = (0..within).find_map(|seed| Some((seed, violated(Some(trap), seed)?)));
     let Some((seed, found)) = first else {
         panic!("{trap:?} was not noticed in {within} histories with {faults:?}");

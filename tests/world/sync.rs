@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use dormouse_proto::{
     convert::{PullRequest, PushRequest},
     ids::{Beat, BootId, CallId, Group, Incarnation, NodeId, Revision},
-    record::{Cause, Contact, Digest, Join, Push, Record},
+    record::{Cause, Contact, Digest, Join, Push, Received, Record},
     rows::RowWriter,
     wire::v1::{self, lease::Admission, sync_response as response},
 };
-use dormouse_relay::state::{JoinVerdict, Pull, PushVerdict, Token, Verdict};
+use dormouse_relay::state::{JoinVerdict, Pull, PushVerdict, Token, Touched, Verdict};
 use prost::Message as _;
 
 use crate::{
@@ -23,6 +23,8 @@ use crate::{
 /// What a node sends.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// The number of its namespace.
+    pub space: usize,
     /// Whose process it is.
     pub boot_id: BootId,
     /// As the last lease said.
@@ -146,7 +148,7 @@ impl<'a> Call<'a> {
     fn known(&self, node: NodeId) -> Known {
         let boot_id = self.request.boot_id;
         let fold = &self.world.relays[self.relay].machine.fold;
-        let Some(view) = fold.namespace(namespace()) else { return Known::Nothing };
+        let Some(view) = fold.namespace(namespace(self.request.space)) else { return Known::Nothing };
         if let Some(member) = view.member(node) {
             let same_process = member.boot_id == boot_id;
             return Known::Live { incarnation: member.incarnation, same_process };
@@ -228,7 +230,7 @@ impl<'a> Call<'a> {
         previous: Option<Incarnation>,
     ) -> Result<JoinVerdict, NoAnswer> {
         let join = Join {
-            namespace: namespace().clone(),
+            namespace: namespace(self.request.space).clone(),
             node,
             incarnation,
             previous,
@@ -282,7 +284,7 @@ impl<'a> Call<'a> {
         answer: &mut v1::SyncResponse,
     ) -> Result<bool, NoAnswer> {
         let record = Record::Push(Push {
-            namespace: namespace().clone(),
+            namespace: namespace(self.request.space).clone(),
             node: admitted.node,
             incarnation: admitted.incarnation,
             push_no: push.push_no,
@@ -303,7 +305,7 @@ impl<'a> Call<'a> {
         self.world.say(|| format!("   push {no} of {}/{}: {verdict:?}", admitted.node, admitted.incarnation));
         match verdict {
             PushVerdict::Bound { revision, .. } => {
-                let ack = self.ack(push, revision);
+                let ack = self.ack(admitted.node, push, revision);
                 answer.push_result = Some(response::PushResult::Pushed(ack));
             }
             PushVerdict::Refused(refused) => {
@@ -323,7 +325,7 @@ impl<'a> Call<'a> {
         Ok(true)
     }
 
-    fn ack(&self, push: &PushRequest, revision: Revision) -> v1::PushAck {
+    fn ack(&self, node: NodeId, push: &PushRequest, revision: Revision) -> v1::PushAck {
         let fold = &self.world.relays[self.relay].machine.fold;
         let mut ack = v1::PushAck {
             push_no: push.push_no.0,
@@ -333,9 +335,10 @@ impl<'a> Call<'a> {
             keys: Vec::new(),
         }
         .encode_to_vec();
-        if let Some(view) = fold.namespace(namespace()) {
+        if let Some(view) = fold.namespace(namespace(self.request.space)) {
             let mut writer = RowWriter::new(&mut ack, RowWriter::PUSH_ACK);
-            view.write_touched(&push.deltas, usize::MAX, &mut writer);
+            let touched = Touched { deltas: &push.deltas, bound_at: revision, author: Some(node) };
+            view.write_touched(&touched, usize::MAX, &mut writer);
             writer.finish();
         }
         v1::PushAck::decode(ack.as_slice()).expect("an acknowledgement decodes")
@@ -347,30 +350,59 @@ impl<'a> Call<'a> {
         if let Some(pull) = self.request.pull.clone() {
             let request = PullRequest::try_from(pull).expect("the replica asks only for what is acceptable");
             let log_is_read = self.reach_head()?;
+            let received = self.received(admitted.node, &request);
             let fold = &self.world.relays[self.relay].machine.fold;
             let pull = Pull {
                 token: (!request.token.is_empty()).then(|| Token::decode(&request.token)),
                 all: request.follow.all,
                 collections: &request.follow.collections,
                 members: request.follow.members,
+                node: Some(admitted.node),
                 acked: &request.acked,
                 held_since: request.held_since,
                 head: Revision(self.request.head),
                 max_bytes: self.request.max_bytes,
                 log_is_read,
             };
-            answer.pull_result = Some(if let Ok(chunk) = fold.pull(LOG, namespace(), &pull) {
+            answer.pull_result = Some(if let Ok(chunk) = fold.pull(LOG, namespace(self.request.space), &pull) {
                 response::PullResult::Chunk(wire_chunk(chunk))
             } else {
                 self.world.stats.behind += 1;
                 response::PullResult::PullRefused(refusal("BEHIND", &[]))
             });
+            self.settled(admitted, answer);
+            if let Some(received) = received {
+                self.take_note_of_receipt(received)?;
+            }
+            return Ok(());
         }
+        self.settled(admitted, answer);
+        Ok(())
+    }
+
+    /// The fate of the last push, from the same view as the chunk.
+    fn settled(&self, admitted: &Admitted, answer: &mut v1::SyncResponse) {
         let fold = &self.world.relays[self.relay].machine.fold;
-        let Some(view) = fold.namespace(namespace()) else { return Ok(()) };
+        let Some(view) = fold.namespace(namespace(self.request.space)) else { return };
         let last = view.member(admitted.node).map(|it| &it.last);
         let last = last.or_else(|| view.tombstone(admitted.node).map(|it| &it.last));
         answer.settled = last.and_then(settled);
+    }
+
+    /// Messages up to the token that the node sends have arrived there, and need not wait any more.
+    fn received(&self, node: NodeId, request: &PullRequest) -> Option<Received> {
+        let fold = &self.world.relays[self.relay].machine.fold;
+        let name = namespace(self.request.space);
+        let upto = Token::received(&request.token, LOG, name)?;
+        let waits = fold.namespace(name).is_some_and(|view| view.has_mail_upto(node, upto));
+        (waits && fold.is_valid(upto)).then(|| Received { namespace: name.clone(), node, upto })
+    }
+
+    /// Nobody waits for that record: if it is lost, the next pull says the same.
+    fn take_note_of_receipt(&mut self, received: Received) -> Result<(), NoAnswer> {
+        if self.world.relays[self.relay].connected && !self.world.chance(0.1) {
+            self.write(Record::Received(received))?;
+        }
         Ok(())
     }
 

@@ -179,7 +179,7 @@ mod tests {
             RelayError::Starting,
             RelayError::LogUnreachable,
             RelayError::StoreFull,
-            RelayError::NotYet("Send"),
+            RelayError::NotYet("ExplainMember"),
         ]
     }
 

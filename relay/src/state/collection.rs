@@ -35,6 +35,8 @@ pub(super) const ROW_BYTES: usize = 65;
 const DEAD_BYTES: usize = 20;
 /// What an element costs so that it is found: its share of a table of places.
 pub(super) const PLACE_BYTES: usize = 13;
+/// What a collection costs that holds nothing: its tables of places.
+const COLLECTION_BYTES: usize = 4096;
 /// What a key costs beside its rows: 40 bytes and its share of a table of places.
 const KEY_BYTES: usize = 54;
 
@@ -89,7 +91,7 @@ impl Collection {
 
     /// Estimated memory of the rows and keys.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes + self.table.dead_rows() * DEAD_BYTES
+        COLLECTION_BYTES + self.bytes + self.table.dead_rows() * DEAD_BYTES
     }
 
     pub(super) fn rows(&self) -> usize {
