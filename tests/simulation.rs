@@ -20,11 +20,7 @@ fn tell(history: History, outcome: &Outcome) -> ! {
     let seed = history.seed;
     let trace = catch_unwind(|| history.tell().trace).unwrap_or_default();
     let found = outcome.violation.as_ref().map_or("nothing", |violation| violation.0.as_str());
-    panic!(
-        "{trace}\nseed {seed}, {:?}: {found}\n{}",
-        history.faults,
-        history.command()
-    );
+    panic!("{trace}\nseed {seed}, {:?}: {found}\n{}", history.faults, history.command());
 }
 
 fn run_clean(seed: u64, total: &mut Stats) {

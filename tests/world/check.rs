@@ -127,7 +127,7 @@ impl World {
         let state = truth.shown(it.space, row, at);
         let under_way = it.replica.sealed().filter(|push| {
             let decided = truth.decided(push.push_id());
-            decided.is_none_or(|decided| decided > at)
+            decided.is_none_or(|decided| decided > at) && it.shadow.told_refused != Some(push.push_id())
         });
         let delta =
             under_way.and_then(|push| push.deltas().iter().find(|it| rows::touched(it).contains(&row)));
@@ -173,13 +173,7 @@ impl World {
         })
     }
 
-    fn check_members(
-        &self,
-        node: usize,
-        relay: usize,
-        at: u64,
-        asked: &[String],
-    ) -> Result<(), Violation> {
+    fn check_members(&self, node: usize, relay: usize, at: u64, asked: &[String]) -> Result<(), Violation> {
         let it = &self.nodes[node];
         let fold = &self.relays[relay].machine.fold;
         let follows = |names: &[String]| names.iter().any(|name| name == "@members");
@@ -195,7 +189,13 @@ impl World {
     }
 
     /// After a read of one key: what the node shows of it is what it was, unless it has something newer or of its own.
-    pub(crate) fn check_read(&self, node: usize, relay: usize, key: &[RowNo], at: u64) -> Result<(), Violation> {
+    pub(crate) fn check_read(
+        &self,
+        node: usize,
+        relay: usize,
+        key: &[RowNo],
+        at: u64,
+    ) -> Result<(), Violation> {
         let it = &self.nodes[node];
         let own = |row: &RowNo| it.replica.sealed().is_some() || it.shadow.waiting.contains_key(row);
         for row in key.iter().copied().filter(|row| !own(row)) {

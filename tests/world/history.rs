@@ -159,8 +159,12 @@ impl World {
         if self.faults.clears && percent >= 2 {
             return self.clear(node);
         }
-        let of_one_key: Vec<rows::RowNo> =
-            self.palette.iter().copied().filter(|it| rows::all()[*it].path == rows::all()[row].path).collect();
+        let of_one_key: Vec<rows::RowNo> = self
+            .palette
+            .iter()
+            .copied()
+            .filter(|it| rows::all()[*it].path == rows::all()[row].path)
+            .collect();
         for row in &of_one_key {
             if self.nodes[node].view(*row) == Some(rows::Shown::Present(true)) {
                 self.edit(node, *row);

@@ -236,6 +236,12 @@ impl World {
         let it = &mut self.nodes[node];
         let deltas = it.replica.sealed().map(|push| push.deltas().to_vec()).unwrap_or_default();
         let had_node = it.id();
+        if let (Some(settled), Some(push)) = (&answer.settled, it.replica.sealed())
+            && !settled.refused.is_empty()
+            && *settled.push_id == push.push_id().0.to_be_bytes()
+        {
+            it.shadow.told_refused = Some(push.push_id());
+        }
         let progress = simulation::absorb(&mut it.replica, answer.clone());
         let reports = it.replica.take_reports();
         self.say(|| trace::tell(answer, &reports));

@@ -161,7 +161,8 @@ impl World {
             let space = usize::from(self.faults.second && self.chance(0.3));
             let path = &rows::all()[row].path;
             let (collection, key): (Collection, Key) = (path.collection.clone(), path.key.clone());
-            let request_id = if floods { self.rng.u64(..).to_string().parse().expect("an id") } else { self.once_id() };
+            let request_id =
+                if floods { self.rng.u64(..).to_string().parse().expect("an id") } else { self.once_id() };
             self.say(|| format!("a back end writes {} in {space}: {change:?}", rows::name(row)));
             let write = Write {
                 namespace: namespace(space).clone(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use dormouse_proto::{
     ids::{NodeId, PushId},
-    lattice::{Type, Value},
+    lattice::Type,
 };
 
 use crate::rows::{self, RowNo};
@@ -103,8 +103,8 @@ pub struct Shadow {
     pub sealed: Option<(PushId, BTreeMap<RowNo, Said>)>,
     /// Pushes whose content went back into what waits.
     before: Vec<PushId>,
-    /// What the program holds up.
-    pub standing: BTreeMap<RowNo, Value>,
+    /// A push that some relay called refused. It is shown no more, even if the log has lost that since.
+    pub told_refused: Option<PushId>,
 }
 
 impl Shadow {
@@ -120,7 +120,7 @@ impl Shadow {
             waiting: BTreeMap::new(),
             sealed: None,
             before: Vec::new(),
-            standing: BTreeMap::new(),
+            told_refused: None,
         }
     }
 
@@ -156,12 +156,6 @@ impl Shadow {
         own.extend(under_way);
         let seen = under_way.is_none().then(|| self.seen(row));
         self.waiting.insert(row, Said { op, seen, own });
-    }
-
-    /// The replica says again what the program holds up.
-    pub fn say_again(&mut self, row: RowNo) {
-        let plain = Said { op: Op::Plain, seen: Some(Seen::default()), own: Vec::new() };
-        self.waiting.entry(row).or_insert(plain);
     }
 
     /// What waits is sealed; of it only these rows have something to say.

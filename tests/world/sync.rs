@@ -364,12 +364,13 @@ impl<'a> Call<'a> {
                 max_bytes: self.request.max_bytes,
                 log_is_read,
             };
-            answer.pull_result = Some(if let Ok(chunk) = fold.pull(LOG, namespace(self.request.space), &pull) {
-                response::PullResult::Chunk(wire_chunk(chunk))
-            } else {
-                self.world.stats.behind += 1;
-                response::PullResult::PullRefused(refusal("BEHIND", &[]))
-            });
+            answer.pull_result =
+                Some(if let Ok(chunk) = fold.pull(LOG, namespace(self.request.space), &pull) {
+                    response::PullResult::Chunk(wire_chunk(chunk))
+                } else {
+                    self.world.stats.behind += 1;
+                    response::PullResult::PullRefused(refusal("BEHIND", &[]))
+                });
             self.settled(admitted, answer);
             if let Some(received) = received {
                 self.take_note_of_receipt(received)?;

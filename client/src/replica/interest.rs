@@ -9,7 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dormouse_proto::ids::{Collection, Revision};
 
-use super::{Follow, Replica, WriteError, message::KeyRows};
+use super::{
+    Follow, Replica, WriteError,
+    intent::{Intent, each},
+    message::KeyRows,
+    outbox::Saying,
+};
 
 /// What was asked for, and what is still to be.
 #[derive(Clone, Debug)]
@@ -137,6 +142,21 @@ impl Replica {
         Ok(())
     }
 
+    /// Contexts that were left open for an own push which is settled by now are taken, because the rows that they speak of
+    /// are about to be forgotten: who has seen its own write must not be told from somebody who has seen nothing.
+    fn take_open_contexts(&mut self) {
+        let Self { outbox, sealed, held, .. } = self;
+        let under_way = |saying: &Saying| {
+            let mut said = sealed.iter().flat_map(|push| push.said.list());
+            said.any(|it| it.path == saying.path && it.intent.kind() == saying.intent.kind())
+        };
+        outbox.change_each(|saying| {
+            if !under_way(saying) {
+                each!(&mut saying.intent, it => it.resolve(&saying.path, held));
+            }
+        });
+    }
+
     /// Follows a collection no longer, and drops its rows. Own writes that wait are pushed all the same. Returns whether
     /// it was followed by that name; while `*` is followed, a collection that has no name of its own cannot be given up.
     pub fn unfollow(&mut self, name: &str) -> bool {
@@ -145,6 +165,7 @@ impl Replica {
         if self.interest.deferred.len() < deferred {
             return true;
         }
+        self.take_open_contexts();
         if !self.held.give_up(name) {
             return false;
         }
@@ -168,6 +189,7 @@ impl Replica {
 
     fn begin(&mut self, name: &str) {
         let was_covered = name != Follow::MEMBERS && self.held.follow().covers(name);
+        self.take_open_contexts();
         self.held.begin(name);
         if !was_covered {
             self.interest.unbegun.insert(name.to_owned(), None);

@@ -91,6 +91,8 @@ impl Replica {
         for (path, change) in dropped {
             self.report_dropped(&path, change, "LOST");
         }
+        // What was held up may have been held up in the lost history alone.
+        self.hold_up_again();
     }
 
     /// Takes in keys that were read on their own, each of them as a whole.

@@ -176,7 +176,7 @@ impl Ledger {
                 self.space(&write.namespace)?.write(fold, write, verdict, log_time_ms)
             }
             (Record::Gone(gone), Verdict::Gone(true)) => {
-                self.space(&gone.namespace)?.gone(fold, gone.node, log_time_ms)
+                self.space(&gone.namespace)?.gone(fold, gone.node)
             }
             (Record::Send(send), Verdict::Send(verdict)) => {
                 self.space(&send.namespace)?.send(fold, send, *verdict, log_time_ms)

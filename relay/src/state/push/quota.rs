@@ -92,15 +92,17 @@ fn exactly(namespace: &NamespaceState, delta: &Delta, context: &Context<'_>) -> 
     let known = |element: &str| collection.is_some_and(|it| it.has_element(key, kind, element));
     match &delta.change {
         Change::Set(change) => {
-            elements(change.add.iter().map(|it| it.as_str()).filter(|it| !known(it)), PLACE_BYTES)
+            let new = change.add.iter().map(|it| it.as_str()).filter(|it| !known(it));
+            with_key(collection, delta, elements(new, PLACE_BYTES))
         }
         Change::GrowOnlySet(change) => {
-            elements(change.add.iter().map(|it| it.as_str()).filter(|it| !known(it)), PLACE_BYTES)
+            let new = change.add.iter().map(|it| it.as_str()).filter(|it| !known(it));
+            with_key(collection, delta, elements(new, PLACE_BYTES))
         }
         Change::RemoveWinsSet(change) => {
             let added = change.add.iter().flat_map(|it| &it.elements);
             let all = added.chain(&change.remove).map(|it| it.as_str());
-            elements(all.filter(|it| !known(it)), GUARDED_BYTES)
+            with_key(collection, delta, elements(all.filter(|it| !known(it)), GUARDED_BYTES))
         }
         Change::Events(change) if change.append.is_empty() => Growth::default(),
         Change::Events(_) => at_most(delta),
@@ -112,6 +114,7 @@ fn exactly(namespace: &NamespaceState, delta: &Delta, context: &Context<'_>) -> 
             _ => at_most(delta),
         },
         Change::Flag(change) if !change.on => Growth::default(),
+        Change::Siblings(change) if change.value.is_none() => Growth::default(),
         Change::Counter(_)
         | Change::Register(_)
         | Change::Siblings(_)
@@ -120,6 +123,13 @@ fn exactly(namespace: &NamespaceState, delta: &Delta, context: &Context<'_>) -> 
         | Change::Max(_)
         | Change::Min(_) => scalar(collection, delta, kind),
     }
+}
+
+/// With what the key itself takes, if there is none yet.
+fn with_key(collection: Option<&Collection>, delta: &Delta, rows: Growth) -> Growth {
+    let key = delta.key.as_str();
+    let is_new = collection.is_none_or(|it| it.keys().find(key, delta.change.kind()).is_none());
+    if rows.rows > 0 && is_new { rows.and(Growth::of(0, key_bytes(key))) } else { rows }
 }
 
 /// One row for the key: new, or as much larger as its content becomes.

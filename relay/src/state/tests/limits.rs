@@ -1,5 +1,7 @@
 //! What a namespace may grow to.
 
+use dormouse_proto::lattice::SiblingsDelta;
+
 use super::*;
 
 fn quota(verdict: &PushVerdict) -> bool {
@@ -64,4 +66,31 @@ fn rows_count_exactly_and_removals_pass_when_all_is_full() {
     assert!(quota(&story.push(1, 3, vec![add("s", "b")])));
     story.bound(1, 4, vec![remove("s", "a", None), count("n", 1)]);
     assert!(quota(&story.push(1, 5, vec![count("new", 1)])), "a dead row is a row");
+}
+
+#[test]
+fn taking_siblings_away_needs_no_room_even_where_none_are() {
+    let mut story = Story::default();
+    story.policy(Policy { rows_max: Some(1), ..Policy::default() });
+    story.join(1, 1, None);
+    story.bound(1, 1, vec![count("n", 1)]);
+    let nothing = SiblingsDelta { value: None, as_of: None };
+    let delta =
+        Delta { key: "v".parse().expect("valid"), change: Change::Siblings(nothing), ..count("n", 1) };
+    story.bound(1, 2, vec![delta]);
+}
+
+#[test]
+fn the_first_element_of_a_set_takes_its_key_along() {
+    let mut story = Story::default();
+    story.join(1, 1, None);
+    story.bound(1, 1, vec![add("s", "a")]);
+    let bytes = |story: &Story| story.fold.namespace(&Namespace::default()).map_or(0, |it| it.bytes());
+    // As much again is needed for another key, and not less.
+    let needed = 2 * bytes(&story);
+    story.policy(Policy { bytes_max: Some(needed - 1), ..Policy::default() });
+    assert!(quota(&story.push(1, 2, vec![add("t", "a")])));
+    story.policy(Policy { bytes_max: Some(needed), ..Policy::default() });
+    story.bound(1, 3, vec![add("t", "a")]);
+    assert_eq!(bytes(&story), needed);
 }
