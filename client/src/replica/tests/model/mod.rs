@@ -146,7 +146,9 @@ fn converges(
     let end = (0..16).map(|nth| (nth / 2 % 2, settle[nth % 2].clone()));
     for (nth, (node, step)) in steps.iter().cloned().chain(end).enumerate() {
         if nth == steps.len() {
-            nodes.iter_mut().for_each(|node| node.follow("a").expect("a name"));
+            for node in &mut nodes {
+                node.follow("a").expect("a name");
+            }
         }
         if let Step::Count(amount) = step {
             said[node] += amount;
