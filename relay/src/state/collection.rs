@@ -22,8 +22,7 @@ use super::{
     rows::{Body as _, Row, RowId, Table},
 };
 
-use body::name_bytes;
-pub(super) use body::{EncodedValue, Entry, GuardedElement, Holder, RowBody};
+pub(super) use body::{EncodedValue, Entry, GuardedElement, Holder, RowBody, name_bytes};
 pub(super) use events::Appending;
 use events::Queue;
 
@@ -35,8 +34,6 @@ pub(super) const ROW_BYTES: usize = 65;
 const DEAD_BYTES: usize = 20;
 /// What an element costs so that it is found: its share of a table of places.
 pub(super) const PLACE_BYTES: usize = 13;
-/// What a collection costs that holds nothing: its tables of places.
-const COLLECTION_BYTES: usize = 4096;
 /// What a key costs beside its rows: 40 bytes and its share of a table of places.
 const KEY_BYTES: usize = 54;
 
@@ -91,7 +88,7 @@ impl Collection {
 
     /// Estimated memory of the rows and keys.
     pub(super) fn bytes(&self) -> usize {
-        COLLECTION_BYTES + self.bytes + self.table.dead_rows() * DEAD_BYTES
+        self.bytes + self.table.dead_rows() * DEAD_BYTES
     }
 
     pub(super) fn rows(&self) -> usize {

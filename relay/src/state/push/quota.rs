@@ -7,7 +7,7 @@ use dormouse_proto::{
 
 use super::Context;
 use crate::state::{
-    collection::{Collection, PLACE_BYTES, ROW_BYTES, key_bytes},
+    collection::{Collection, PLACE_BYTES, ROW_BYTES, key_bytes, name_bytes},
     namespace::NamespaceState,
 };
 
@@ -84,7 +84,7 @@ const GUARDED_BYTES: usize = PLACE_BYTES + 48;
 const HOLDER_BYTES: usize = PLACE_BYTES + 152;
 
 fn elements<'a>(names: impl Iterator<Item = &'a str>, beside: usize) -> Growth {
-    let one = |name: &str| Growth::of(1, ROW_BYTES + beside + name.len());
+    let one = |name: &str| Growth::of(1, ROW_BYTES + beside + name_bytes(name));
     names.map(one).fold(Growth::default(), Growth::and)
 }
 

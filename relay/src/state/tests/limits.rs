@@ -41,7 +41,7 @@ fn the_limits_of_a_namespace_stand_above_those_of_all() {
 #[test]
 fn a_value_that_grows_counts_and_one_that_shrinks_always_passes() {
     let mut story = Story { stamp_ms: 10, ..Story::default() };
-    story.policy(Policy { bytes_max: Some(8_000), ..Policy::default() });
+    story.policy(Policy { bytes_max: Some(4_000), ..Policy::default() });
     story.join(1, 1, None);
     story.bound(1, 1, vec![set("r", Some("small"), 1, None)]);
     let large = "x".repeat(5_000);
@@ -52,7 +52,7 @@ fn a_value_that_grows_counts_and_one_that_shrinks_always_passes() {
     story.bound(1, 5, vec![set("r", Some("small"), 5, None)]);
     story.bound(1, 6, vec![set("q", Some(&medium), 6, None)]);
     let view = story.fold.namespace(&Namespace::default()).expect("there");
-    assert!(view.bytes() <= 8_000);
+    assert!(view.bytes() <= 4_000);
 }
 
 #[test]
