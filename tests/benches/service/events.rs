@@ -13,7 +13,7 @@ const LOG: &str = "orders/clicks";
 /// Events in a second: twelve million in an hour.
 const PACE: f64 = 3_334.0;
 /// How long the pace is kept.
-const PERIOD: Duration = Duration::from_secs(15);
+const PERIOD: Duration = Duration::from_secs(12);
 
 pub(crate) async fn events() {
     let process = Process::relay_for_events();
@@ -44,8 +44,8 @@ struct Taken {
 
 /// The relay's share of a core and its memory, at the pace.
 async fn paced(process: &Process, suffix: &str, per_post: usize) {
-    // What is bounded is full after the first third.
-    let warm_up = PERIOD / 3;
+    // By then what is bounded is full: the log, and the idempotency ids.
+    let warm_up = PERIOD;
     let poster = tokio::spawn(post(connect(process), per_post, warm_up + PERIOD));
     let relay = connect(process);
     let until = Instant::now() + warm_up + PERIOD;
@@ -108,7 +108,7 @@ async fn as_fast_as_it_goes(process: &Process) -> usize {
         let relay = connect(process);
         posters.spawn(async move {
             let (started, mut posted) = (Instant::now(), 0);
-            while started.elapsed() < PERIOD / 3 {
+            while started.elapsed() < PERIOD / 2 {
                 relay.append(LOG, (posted..posted + 100).map(click).collect()).await.expect("it is taken");
                 posted += 100;
             }
