@@ -12,6 +12,10 @@ use dormouse_tests::{
     world::Stats,
 };
 
+/// A third of the time would be spent in the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many random histories are run. A debug build is much slower and runs fewer; `DORMOUSE_HISTORIES` asks for more.
 const HISTORIES: u64 = if cfg!(debug_assertions) { 500 } else { 20_000 };
 
@@ -20,11 +24,7 @@ fn tell(history: History, outcome: &Outcome) -> ! {
     let seed = history.seed;
     let trace = catch_unwind(|| history.tell().trace).unwrap_or_default();
     let found = outcome.violation.as_ref().map_or("nothing", |violation| violation.0.as_str());
-    panic!(
-        "{trace}\nseed {seed}, {:?}: {found}\n{}",
-        history.faults,
-        history.command()
-    );
+    panic!("{trace}\nseed {seed}, {:?}: {found}\n{}", history.faults, history.command());
 }
 
 fn run_clean(seed: u64, total: &mut Stats) {

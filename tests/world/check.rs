@@ -133,7 +133,7 @@ impl World {
             under_way.and_then(|push| push.deltas().iter().find(|it| rows::touched(it).contains(&row)));
         let is = it.view(row);
         let want = match (delta, state) {
-            (_, Shown::Holders(_)) => return self.check_holders(it, row, state, is.as_ref(), at),
+            (_, Shown::Holders(_)) => return check_holders(it, row, state, is.as_ref(), at),
             (None, _) => Some(state.clone()),
             (Some(delta), _) => foretold(&delta.change, row, state),
         };
@@ -146,40 +146,7 @@ impl World {
         })
     }
 
-    /// What others hold up is exact; what the node itself does, is so already or is what its program said last.
-    fn check_holders(
-        &self,
-        it: &Node,
-        row: RowNo,
-        state: &Shown,
-        is: Option<&Shown>,
-        at: u64,
-    ) -> Result<(), Violation> {
-        let own = is.and_then(|is| holder(is, it.id()));
-        let said = it.standing.get(&row);
-        let may_be = own == holder(state, it.id())
-            || said.is_some_and(|said| said.0.as_ref() == own || said.1 && own.is_none());
-        let without = |shown: &Shown| {
-            let Shown::Holders(all) = shown else { return None };
-            let mut others = all.clone();
-            it.id().and_then(|id| others.remove(&id));
-            Some(others)
-        };
-        ensure(may_be && is.and_then(without) == without(state), || {
-            let (name, node) = (rows::name(row), it.name);
-            format!(
-                "I2: node {node}, caught up as of {at}, shows {is:?} for {name}, must be {state:?} with its own {said:?}"
-            )
-        })
-    }
-
-    fn check_members(
-        &self,
-        node: usize,
-        relay: usize,
-        at: u64,
-        asked: &[String],
-    ) -> Result<(), Violation> {
+    fn check_members(&self, node: usize, relay: usize, at: u64, asked: &[String]) -> Result<(), Violation> {
         let it = &self.nodes[node];
         let fold = &self.relays[relay].machine.fold;
         let follows = |names: &[String]| names.iter().any(|name| name == "@members");
@@ -195,7 +162,13 @@ impl World {
     }
 
     /// After a read of one key: what the node shows of it is what it was, unless it has something newer or of its own.
-    pub(crate) fn check_read(&self, node: usize, relay: usize, key: &[RowNo], at: u64) -> Result<(), Violation> {
+    pub(crate) fn check_read(
+        &self,
+        node: usize,
+        relay: usize,
+        key: &[RowNo],
+        at: u64,
+    ) -> Result<(), Violation> {
         let it = &self.nodes[node];
         let own = |row: &RowNo| it.replica.sealed().is_some() || it.shadow.waiting.contains_key(row);
         for row in key.iter().copied().filter(|row| !own(row)) {
@@ -206,6 +179,26 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// What others hold up is exact; what the node itself does, is so already or is what its program said last.
+fn check_holders(it: &Node, row: RowNo, state: &Shown, is: Option<&Shown>, at: u64) -> Result<(), Violation> {
+    let own = is.and_then(|is| holder(is, it.id()));
+    let said = it.standing.get(&row);
+    let may_be = own == holder(state, it.id())
+        || said.is_some_and(|said| said.0.as_ref() == own || said.1 && own.is_none());
+    let without = |shown: &Shown| {
+        let Shown::Holders(all) = shown else { return None };
+        let mut others = all.clone();
+        it.id().and_then(|id| others.remove(&id));
+        Some(others)
+    };
+    ensure(may_be && is.and_then(without) == without(state), || {
+        let (name, node) = (rows::name(row), it.name);
+        format!(
+            "I2: node {node}, caught up as of {at}, shows {is:?} for {name}, must be {state:?} with its own {said:?}"
+        )
+    })
 }
 
 fn events(shown: &Shown) -> &[Event] {

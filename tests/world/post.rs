@@ -135,7 +135,9 @@ impl World {
         self.check_told(node, relay, &all_told, at.0)?;
         let it = &mut self.nodes[node];
         simulation::absorb_read(&mut it.replica, at, std::slice::from_ref::<Path>(path), keys);
-        key.iter().for_each(|row| it.shadow.fetch(*row));
+        for row in &key {
+            it.shadow.fetch(*row);
+        }
         let truth = &self.truths[self.relays[relay].history];
         for told in &all_told {
             it.shadow.show(told.row, at.0, truth.dots(space, told.row, at.0));
@@ -161,7 +163,8 @@ impl World {
             let space = usize::from(self.faults.second && self.chance(0.3));
             let path = &rows::all()[row].path;
             let (collection, key): (Collection, Key) = (path.collection.clone(), path.key.clone());
-            let request_id = if floods { self.rng.u64(..).to_string().parse().expect("an id") } else { self.once_id() };
+            let request_id =
+                if floods { self.rng.u64(..).to_string().parse().expect("an id") } else { self.once_id() };
             self.say(|| format!("a back end writes {} in {space}: {change:?}", rows::name(row)));
             let write = Write {
                 namespace: namespace(space).clone(),
@@ -180,12 +183,12 @@ impl World {
         let (add, remove) = if on { (element, Vec::new()) } else { (Vec::new(), element) };
         Some(match it.kind {
             Type::Set => {
-                let remove = (!on).then(|| Remove { elements: remove, as_of: None });
+                let remove = (!on).then_some(Remove { elements: remove, as_of: None });
                 Change::Set(SetDelta { add, remove: remove.into_iter().collect() })
             }
             Type::GrowOnlySet => Change::GrowOnlySet(GrowOnlySetDelta { add: [add, remove].concat() }),
             Type::RemoveWinsSet => {
-                let add = on.then(|| GuardedAdd { elements: add, as_of: None });
+                let add = on.then_some(GuardedAdd { elements: add, as_of: None });
                 Change::RemoveWinsSet(RemoveWinsSetDelta { add: add.into_iter().collect(), remove })
             }
             Type::Flag => Change::Flag(FlagDelta { on, as_of: None }),

@@ -14,8 +14,8 @@ use crate::{
     faults::Faults,
     log::{Entry, Log},
     machine::Snapshot,
-    node::Node,
     namespace,
+    node::Node,
     relay::Relay,
     rows::{self, RowNo},
     said::Registry,
@@ -86,7 +86,7 @@ impl Stats {
     /// Adds those of another history.
     pub fn add(&mut self, other: &Self) {
         let all = self.each();
-        for (mine, theirs) in all.into_iter().zip((&mut { *other }).each()) {
+        for (mine, theirs) in all.into_iter().zip({ *other }.each()) {
             *mine += *theirs;
         }
     }

@@ -175,9 +175,7 @@ impl Ledger {
             (Record::Write(write), Verdict::Write(verdict)) => {
                 self.space(&write.namespace)?.write(fold, write, verdict, log_time_ms)
             }
-            (Record::Gone(gone), Verdict::Gone(true)) => {
-                self.space(&gone.namespace)?.gone(fold, gone.node)
-            }
+            (Record::Gone(gone), Verdict::Gone(true)) => self.space(&gone.namespace)?.gone(fold, gone.node),
             (Record::Send(send), Verdict::Send(verdict)) => {
                 self.space(&send.namespace)?.send(fold, send, *verdict, log_time_ms)
             }
