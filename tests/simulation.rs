@@ -12,6 +12,10 @@ use dormouse_tests::{
     world::Stats,
 };
 
+/// A third of the time would be spent in the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many random histories are run. A debug build is much slower and runs fewer; `DORMOUSE_HISTORIES` asks for more.
 const HISTORIES: u64 = if cfg!(debug_assertions) { 500 } else { 20_000 };
 

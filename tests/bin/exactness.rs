@@ -23,6 +23,10 @@ use dormouse_tests::{
     world::Stats,
 };
 
+/// A third of the time would be spent in the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "usage: exactness --histories N [--seed S] [--threads T] [--findings F]
        exactness --tell SEED
   --histories N  how many histories, beside the seeds that ever showed a defect

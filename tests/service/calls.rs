@@ -1,6 +1,5 @@
 //! The services of one relay, over real connections.
 
-
 use crate::harness::{
     Caller, Outcome, Served, add, asleep, awake, chunk, counter, get, pushed, register, set_add, set_remove,
 };

@@ -67,6 +67,8 @@ pub struct Faults {
     pub second: bool,
     /// Whole maps are cleared.
     pub clears: bool,
+    /// A long history. Most are short: what goes wrong mostly does so within some dozens of steps.
+    pub long: bool,
 }
 
 /// Spreads neighbouring seeds over everything.
@@ -96,12 +98,13 @@ impl Faults {
             writes: bit(12),
             second: bit(13) && bit(14),
             clears: bit(15),
+            long: bit(16) && bit(17) && bit(18),
         }
     }
 
     /// What a rule's absence needs in order to do harm.
     pub fn for_trap(trap: Trap) -> Self {
-        let none = Self::default();
+        let none = Self { long: true, ..Self::default() };
         match trap {
             Trap::CallContext
             | Trap::BootSkip

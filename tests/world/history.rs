@@ -98,7 +98,8 @@ impl History {
 
 impl World {
     fn live(&mut self) -> Result<(), Violation> {
-        for _ in 0..self.rng.u32(60..400) {
+        let steps = if self.faults.long { 60..400 } else { 25..150 };
+        for _ in 0..self.rng.u32(steps) {
             self.now += self.rng.u64(1..4);
             self.step()?;
             let down: Vec<usize> = (0..RELAYS).filter(|it| !self.relays[*it].connected).collect();

@@ -47,6 +47,8 @@ pub struct Node {
     pub letters: BTreeSet<String>,
     /// The revision of the newest message in this history.
     pub newest_letter: u64,
+    /// The newest answer told of a later push of its name than the one that it has under way.
+    pub settled_other: bool,
     /// Whose process it is.
     pub boot_id: BootId,
     pub(crate) beat: u64,
@@ -94,6 +96,7 @@ impl Node {
             standing: BTreeMap::new(),
             letters: BTreeSet::new(),
             newest_letter: 0,
+            settled_other: false,
             boot_id: BootId(rng.u128(..).to_be_bytes()),
             beat: 0,
             skew_ms: rng.i64(-60..60),
@@ -246,6 +249,10 @@ impl World {
         self.follow_interest(node);
         self.take_letters(node, relay)?;
         let it = &mut self.nodes[node];
+        if let (Some(settled), Some(push)) = (&answer.settled, it.replica.sealed()) {
+            let is_mine = *settled.push_id == push.push_id().0.to_be_bytes();
+            it.settled_other = !is_mine && settled.push_no >= push.push_no().0;
+        }
         if let (Some(settled), Some(push)) = (&answer.settled, it.replica.sealed())
             && !settled.refused.is_empty()
             && *settled.push_id == push.push_id().0.to_be_bytes()

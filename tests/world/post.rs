@@ -135,7 +135,9 @@ impl World {
         self.check_told(node, relay, &all_told, at.0)?;
         let it = &mut self.nodes[node];
         simulation::absorb_read(&mut it.replica, at, std::slice::from_ref::<Path>(path), keys);
-        key.iter().for_each(|row| it.shadow.fetch(*row));
+        for row in &key {
+            it.shadow.fetch(*row);
+        }
         let truth = &self.truths[self.relays[relay].history];
         for told in &all_told {
             it.shadow.show(told.row, at.0, truth.dots(space, told.row, at.0));
@@ -181,12 +183,12 @@ impl World {
         let (add, remove) = if on { (element, Vec::new()) } else { (Vec::new(), element) };
         Some(match it.kind {
             Type::Set => {
-                let remove = (!on).then(|| Remove { elements: remove, as_of: None });
+                let remove = (!on).then_some(Remove { elements: remove, as_of: None });
                 Change::Set(SetDelta { add, remove: remove.into_iter().collect() })
             }
             Type::GrowOnlySet => Change::GrowOnlySet(GrowOnlySetDelta { add: [add, remove].concat() }),
             Type::RemoveWinsSet => {
-                let add = on.then(|| GuardedAdd { elements: add, as_of: None });
+                let add = on.then_some(GuardedAdd { elements: add, as_of: None });
                 Change::RemoveWinsSet(RemoveWinsSetDelta { add: add.into_iter().collect(), remove })
             }
             Type::Flag => Change::Flag(FlagDelta { on, as_of: None }),

@@ -9,7 +9,7 @@ use dormouse_proto::{
     rows::RowWriter,
     wire::v1::{self, lease::Admission, sync_response as response},
 };
-use dormouse_relay::state::{JoinVerdict, Pull, PushVerdict, Token, Touched, Verdict};
+use dormouse_relay::state::{JoinVerdict, Lost, Pull, PushVerdict, Token, Touched, Verdict};
 use prost::Message as _;
 
 use crate::{
@@ -364,13 +364,15 @@ impl<'a> Call<'a> {
                 max_bytes: self.request.max_bytes,
                 log_is_read,
             };
-            answer.pull_result =
-                Some(if let Ok(chunk) = fold.pull(LOG, namespace(self.request.space), &pull) {
-                    response::PullResult::Chunk(wire_chunk(chunk))
-                } else {
-                    self.world.stats.behind += 1;
-                    response::PullResult::PullRefused(refusal("BEHIND", &[]))
-                });
+            let chunk = fold.pull(LOG, namespace(self.request.space), &pull);
+            let is_lost = chunk.as_ref().is_ok_and(|chunk| chunk.restart == Some(Lost::History));
+            let received = received.filter(|_| chunk.is_ok() && !is_lost);
+            answer.pull_result = Some(if let Ok(chunk) = chunk {
+                response::PullResult::Chunk(wire_chunk(chunk))
+            } else {
+                self.world.stats.behind += 1;
+                response::PullResult::PullRefused(refusal("BEHIND", &[]))
+            });
             self.settled(admitted, answer);
             if let Some(received) = received {
                 self.take_note_of_receipt(received)?;

@@ -86,7 +86,7 @@ impl Stats {
     /// Adds those of another history.
     pub fn add(&mut self, other: &Self) {
         let all = self.each();
-        for (mine, theirs) in all.into_iter().zip((&mut { *other }).each()) {
+        for (mine, theirs) in all.into_iter().zip({ *other }.each()) {
             *mine += *theirs;
         }
     }

@@ -103,14 +103,16 @@ impl Interest {
     }
 
     /// Rows are held as of that revision.
-    pub(super) fn hold(&mut self, follow: &Follow, as_of: Revision, keys: &[KeyRows]) {
+    pub(super) fn hold(&mut self, as_of: Revision, keys: &[KeyRows]) {
         if self.unbegun.is_empty() {
             return;
         }
         for key in keys {
-            let name = if follow.lists(&key.collection) { key.collection.as_str() } else { Follow::ALL };
-            if let Some(since) = self.unbegun.get_mut(name) {
-                *since = Some(since.map_or(as_of, |it| it.min(as_of)));
+            // By its own name or as one of all, or both: the token may know neither.
+            for name in [key.collection.as_str(), Follow::ALL] {
+                if let Some(since) = self.unbegun.get_mut(name) {
+                    *since = Some(since.map_or(as_of, |it| it.min(as_of)));
+                }
             }
         }
     }

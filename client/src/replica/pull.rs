@@ -112,7 +112,7 @@ impl Replica {
     /// Holds rows that came beside the backlog. Of collections that the token does not know yet the relay must learn how
     /// old the oldest of them is.
     pub(super) fn hold(&mut self, as_of: Revision, keys: Vec<KeyRows>) {
-        self.interest.hold(self.held.follow(), as_of, &keys);
+        self.interest.hold(as_of, &keys);
         self.held.put(as_of, false, keys);
         self.hold_up_what_was_taken();
     }

@@ -34,14 +34,26 @@ impl Books {
             Change::DisableWinsFlag(flag) if flag.on => {
                 self.guarded_add(row()?, flag.as_of, by, &said(row()?)?)
             }
-            Change::DisableWinsFlag(_) => self.guarded_remove(row()?, by),
+            Change::DisableWinsFlag(_) => {
+                self.guarded_remove(row()?, by);
+                Ok(())
+            }
             Change::Counter(counter) => self.counter(delta, counter, by, &said(row()?)?),
             Change::Register(register) => self.register(row()?, register, by, &said(row()?)?),
-            Change::Max(offer) => self.offer(row()?, *offer, i64::max),
-            Change::Min(offer) => self.offer(row()?, *offer, i64::min),
+            Change::Max(offer) => {
+                self.offer(row()?, *offer, i64::max);
+                Ok(())
+            }
+            Change::Min(offer) => {
+                self.offer(row()?, *offer, i64::min);
+                Ok(())
+            }
             Change::Siblings(siblings) => {
                 self.take_away(row()?, siblings.as_of, by.at, &said(row()?)?)?;
-                self.write_sibling(row()?, siblings.value.clone(), by.at)
+                if let Some(value) = siblings.value.clone() {
+                    self.write_sibling(row()?, value, by.at);
+                }
+                Ok(())
             }
             Change::Events(events) => self.events(delta, events, by),
             Change::Presence(presence) => {
@@ -105,7 +117,7 @@ impl Books {
         said: Meant<'_>,
     ) -> Result<(), Violation> {
         for element in &set.remove {
-            self.guarded_remove(row_of(delta, Some(element.as_str()))?, by)?;
+            self.guarded_remove(row_of(delta, Some(element.as_str()))?, by);
         }
         for add in &set.add {
             for element in &add.elements {
@@ -116,11 +128,10 @@ impl Books {
         Ok(())
     }
 
-    fn guarded_remove(&mut self, row: RowNo, by: Binding<'_>) -> Result<(), Violation> {
+    fn guarded_remove(&mut self, row: RowNo, by: Binding<'_>) {
         self.add_dot(row, by.at, 0, None);
         // No add that was bound before can have observed this one.
         self.rows[row].in_force = false;
-        Ok(())
     }
 
     /// Counts if its author had observed every remove; the context that it names must cover exactly those it had.
@@ -172,22 +183,18 @@ impl Books {
         Ok(())
     }
 
-    fn write_sibling(&mut self, row: RowNo, value: Option<Value>, at: u64) -> Result<(), Violation> {
-        if value.is_none() {
-            return Ok(());
-        }
+    fn write_sibling(&mut self, row: RowNo, value: Value, at: u64) {
+        let value = Some(value);
         self.add_dot(row, at, 0, value);
         if self.rows[row].there().count() > Siblings::<Value>::MAX {
             let oldest = self.rows[row].dots.iter_mut().find(|dot| dot.until == u64::MAX);
             oldest.expect("there are many").until = at;
         }
-        Ok(())
     }
 
-    fn offer(&mut self, row: RowNo, offer: i64, better: fn(i64, i64) -> i64) -> Result<(), Violation> {
+    fn offer(&mut self, row: RowNo, offer: i64, better: fn(i64, i64) -> i64) {
         let best = &mut self.rows[row].best;
         *best = Some(best.map_or(offer, |best| better(best, offer)));
-        Ok(())
     }
 
     fn counter(

@@ -237,3 +237,33 @@ fn names_are_checked_and_bounded() {
     let refused = it.follow("more").expect_err("too many").to_string();
     assert!(refused.contains("at most 64"), "{refused}");
 }
+
+#[test]
+fn a_row_of_a_collection_that_is_followed_by_both_its_names_is_named_to_the_relay() {
+    let mut it = following(&["*"]);
+    it.follow("b").expect("a name");
+    it.absorb_read(Revision(4), &[path("b/c")], vec![counter("b/c", 1, 1)]);
+    // What dies after that must be told, although a pull of everything begins later.
+    assert_eq!(it.outgoing().pull.held_since, Some(Revision(4)));
+}
+
+#[test]
+fn a_context_that_was_left_open_is_taken_before_its_row_is_forgotten() {
+    for follows in [true, false] {
+        let mut it = following(if follows { &["a"] } else { &["a", "b"] });
+        pull(&mut it, 2, vec![]);
+        it.absorb_read(Revision(3), &[path("b/r")], vec![register("b/r", Some("1"), 1)]);
+        it.register_set(&path("b/r"), Some(text("2")), 2).expect("fits");
+        let (first, _) = send(&mut it);
+        it.register_set(&path("b/r"), Some(text("3")), 3).expect("fits");
+        it.absorb_ack(ack(first, 9, vec![]));
+        if follows {
+            it.follow("b").expect("a name");
+        } else {
+            it.unfollow("b");
+        }
+        let (_, deltas) = send(&mut it);
+        let Change::Register(write) = only(&deltas) else { panic!("{deltas:?}") };
+        assert_eq!(write.as_of, Some(Revision(9)), "its author has seen its own write");
+    }
+}

@@ -137,3 +137,18 @@ fn a_node_holds_up_64_at_the_most() {
     it.presence_set(&path("a/1"), None).expect("fits");
     it.presence_set(&path("a/65"), Some(text("1"))).expect("there is room again");
 }
+
+#[test]
+fn what_is_held_up_is_said_again_when_the_log_has_lost_it() {
+    let mut it = caught_up(5, vec![]);
+    lease(&mut it, Admission::Joined, 1);
+    it.presence_set(&path("a/p"), Some(text("here"))).expect("fits");
+    let (first, _) = send(&mut it);
+    it.absorb_ack(ack(first, 6, vec![]));
+    it.outgoing();
+    it.absorb_chunk(chunk(6, true, vec![]));
+    it.outgoing();
+    it.absorb_chunk(restarting(Restart::Lost, chunk(90, true, vec![])));
+    let (_, deltas) = send(&mut it);
+    assert!(matches!(only(&deltas), Change::Presence(_)), "{deltas:?}");
+}

@@ -255,9 +255,12 @@ impl<'a> Sync<'a> {
             let reader =
                 Reader { namespace: &self.namespace, node: Some(admitted.node), head: self.call.head };
             let log = sequencer.log_fingerprint();
-            self.take_note_of_receipt(fold, log, admitted.node, request);
             match chunk(fold, log, &reader, request, log_is_read) {
                 Ok(chunk) => {
+                    // What arrived in a history that is lost says nothing of this one: what had expired there may wait here.
+                    if chunk.restart != Some(Lost::History) {
+                        self.take_note_of_receipt(fold, log, admitted.node, request);
+                    }
                     self.service.relay.metrics.pulled(chunk.rows, chunk.keys.len());
                     answer.chunk = Some(encode::chunk(chunk));
                 }
