@@ -153,20 +153,34 @@ impl NamespaceState {
     /// Trims events that are too old, at most so many appends; those of one revision go together.
     pub(super) fn trim_aged(&mut self, log_time_ms: u64, at: Revision, at_most: usize) {
         let dead_rows_min = usize::try_from(self.limits.dead_rows_min).unwrap_or(usize::MAX);
-        let (mut trimmed, mut last) = (0, Revision::ZERO);
-        while let Some(aging) = self.aging.front().copied() {
-            let too_young = log_time_ms.saturating_sub(aging.at_ms) <= self.limits.events_age_ms;
-            if too_young || (trimmed >= at_most && aging.at != last) {
+        let mut trimmed = 0;
+        while let Some(oldest) = self.aging.front().copied() {
+            let too_young = log_time_ms.saturating_sub(oldest.at_ms) <= self.limits.events_age_ms;
+            if too_young || trimmed >= at_most {
                 return;
             }
-            self.aging.pop_front();
-            (trimmed, last) = (trimmed + 1, aging.at);
-            let dropped = self.collections[aging.collection].trim_events(aging.log, aging.at, at);
-            if dropped > 0 {
-                self.collapsed.events += dropped;
-                self.after_change(aging.collection, dead_rows_min);
+            for Aging { at: upto, collection, log, .. } in self.aged_with(oldest.at) {
+                let dropped = self.collections[collection].trim_events(log, upto, at);
+                if dropped > 0 {
+                    // What something else has trimmed before is not counted: a relay that started since does not know of it.
+                    trimmed += 1;
+                    self.collapsed.events += dropped;
+                    self.after_change(collection, dead_rows_min);
+                }
             }
         }
+    }
+
+    /// Takes out the oldest appends, all of that revision, in the order of their names: that in which they were appended
+    /// is not known after a restart.
+    fn aged_with(&mut self, at: Revision) -> Vec<Aging> {
+        let count = self.aging.iter().take_while(|it| it.at == at).count();
+        let mut aged: Vec<Aging> = self.aging.drain(..count).collect();
+        if count > 1 {
+            let name = |it: &Aging| self.collections[it.collection].keys().entry(it.log).name.clone();
+            aged.sort_by_cached_key(|it| (it.collection, name(it)));
+        }
+        aged
     }
 
     /// After a restore: what ages, in the order in which it was appended.
