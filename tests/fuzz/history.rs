@@ -198,7 +198,7 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
         rows_max: limit(),
         bytes_max: limit().map(|it| it * 64),
         nodes_max: limit(),
-        events_max: limit().map(|it| it % 8),
+        events_max: limit().map(|it| 1 + it % 8),
         events_bytes_max: limit().map(|it| it * 16),
         events_age_ms: limit().map(|it| it * 100),
         inbox_max: limit(),

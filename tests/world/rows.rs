@@ -76,7 +76,7 @@ impl Shown {
 }
 
 /// The keys of the first two collections, with their elements.
-const KEYS: [(&str, Type, &[&str]); 20] = [
+const KEYS: [(&str, Type, &[&str]); 21] = [
     ("s", Type::Set, &["w", "x", "y"]),
     ("m/s", Type::Set, &["w", "x"]),
     ("n", Type::Counter, &[]),
@@ -97,6 +97,7 @@ const KEYS: [(&str, Type, &[&str]); 20] = [
     ("v", Type::Siblings, &[]),
     ("m/v", Type::Siblings, &[]),
     ("e", Type::Events, &[]),
+    ("d", Type::Events, &[]),
     ("p", Type::Presence, &[]),
 ];
 
