@@ -223,11 +223,14 @@ impl Shadow {
         // What is still to be taken of what was seen, and no own push is under way for, is taken before that is forgotten.
         let under_way = |row: &RowNo| self.sealed.as_ref().is_some_and(|(_, said)| said.contains_key(row));
         let open = self.waiting.iter().filter(|(row, said)| said.seen.is_none() && !under_way(row));
-        for row in open.map(|(row, _)| *row).collect::<Vec<_>>() {
-            let seen = self.seen(row);
-            self.waiting.entry(row).and_modify(|said| said.seen = Some(seen));
-        }
+        let open: Vec<(RowNo, Seen)> = open.map(|(row, _)| (*row, self.seen(*row))).collect();
         self.follow = follow;
+        for (row, seen) in open {
+            let collection = rows::all()[row].collection;
+            if self.follows(collection) != before[collection] {
+                self.waiting.entry(row).and_modify(|said| said.seen = Some(seen));
+            }
+        }
         for (collection, followed) in before.into_iter().enumerate() {
             if self.follows(collection) == followed {
                 continue;
