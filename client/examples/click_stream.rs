@@ -9,11 +9,12 @@
 #[path = "relay_here/mod.rs"]
 mod relay_here;
 
-use std::{error::Error, time::Instant};
+use std::error::Error;
 
 use dormouse::{NewEvent, Relay, Value};
 use dormouse_relay::liveness::LeaseSettings;
 use relay_here::RelayHere;
+use tokio::time::Instant;
 
 /// The log of events; each run has its own.
 fn log_of_this_run() -> String {

@@ -323,7 +323,7 @@ impl Awake {
         let mut called = Ok(());
         if !silent {
             let ends_at = Instant::now() + self.shared.budget(self.deadline);
-            let saved = |state: &State| state.saved_upto >= said;
+            let saved = |state: &State| state.saved_upto >= said && !state.replica.says_again();
             called = self.shared.converse(ends_at, &Says::Asleep(self.number), saved).await;
         }
         self.outcome(said, reported, called)

@@ -51,17 +51,7 @@ pub(crate) fn absorb(replica: &mut Replica, answer: v1::SyncResponse) -> Absorbe
         absorbed.send_tags = lease.send_tags;
         absorb_lease(replica, &lease);
     }
-    match push_result {
-        Some(PushResult::Pushed(pushed)) => {
-            absorbed.acked = Some((Revision(pushed.revision), pushed.durability));
-            replica.absorb_ack(ack(pushed));
-        }
-        Some(PushResult::PushRefused(refused)) => {
-            replica.absorb_refusal(&refusal(&refused));
-            absorbed.push_refused = Some(refused);
-        }
-        None => {}
-    }
+    absorb_push(replica, push_result, &mut absorbed);
     let lost =
         matches!(&pull_result, Some(PullResult::Chunk(it)) if it.restart() == v1::chunk::Restart::Lost);
     let fate = fate.and_then(|fate| settled(&fate));
@@ -81,6 +71,25 @@ pub(crate) fn absorb(replica: &mut Replica, answer: v1::SyncResponse) -> Absorbe
         None => {}
     }
     absorbed
+}
+
+fn absorb_push(
+    replica: &mut Replica,
+    result: Option<v1::sync_response::PushResult>,
+    absorbed: &mut Absorbed,
+) {
+    use v1::sync_response::PushResult;
+    match result {
+        Some(PushResult::Pushed(pushed)) => {
+            absorbed.acked = Some((Revision(pushed.revision), pushed.durability));
+            replica.absorb_ack(ack(pushed));
+        }
+        Some(PushResult::PushRefused(refused)) => {
+            replica.absorb_refusal(&refusal(&refused));
+            absorbed.push_refused = Some(refused);
+        }
+        None => {}
+    }
 }
 
 fn absorb_lease(replica: &mut Replica, lease: &v1::Lease) {

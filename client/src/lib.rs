@@ -41,6 +41,18 @@
 //!   [`Awake::beat`] at convenient points.
 //! - No identity is drawn before the first wake, so an initialised process may be snapshotted and cloned.
 //!
+//! # What can be kept
+//! | handle | what it is | concurrent words |
+//! |---|---|---|
+//! | [`Counter`] | a number that is added to and reset | all count; a reset takes away what it saw |
+//! | [`Max`], [`Min`] | the extreme of all offers | the best offer stays, for ever |
+//! | [`Set`], [`RemoveWinsSet`], [`GrowOnlySet`] | texts | the add wins; the remove wins; nothing is removed |
+//! | [`Flag`], [`DisableWinsFlag`] | on or off | on wins; off wins |
+//! | [`Register`], [`Siblings`] | a value | the last one wins; all stay until somebody has seen them |
+//! | [`Events`] | a log of entries, trimmed by hand or by retention | all stay, in the log's order |
+//! | [`Presence`] | a value for each node, while it is a member | one author each |
+//! | [`Map`] | keys below a path | a leaf that was not seen survives a clear |
+//!
 //! Back ends, which are no members, use [`Relay`]. The replica below the handles is [`replica::Replica`]: pure, for
 //! simulations and for other shells.
 

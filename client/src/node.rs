@@ -61,7 +61,8 @@ impl Node {
         let awake = Awake::enter(&self.0, deadline.into());
         let shared = &self.0;
         let ends_at = Instant::now() + shared.budget(awake.deadline());
-        let complete = |state: &State| state.view.rows_left.is_none();
+        // What this node holds up and a relay took away by mistake is said again at once, not when it falls asleep.
+        let complete = |state: &State| state.view.rows_left.is_none() && !state.replica.says_again();
         if let Err(reason) = shared.converse(ends_at, &Says::Awake, complete).await {
             shared.state.lock().view.failed = Some(reason);
         }

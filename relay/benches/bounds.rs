@@ -8,7 +8,8 @@
 //!
 //! Memory is the resident set of the process with mimalloc, the allocator of the relay, as Linux tells it in
 //! `/proc/self/statm`: with its rounding and its own tables, and without a counter in the way of what is timed. Loading
-//! and replay are timed by what the thread really ran, so that others on the machine count less.
+//! and replay are timed by what the thread really ran, so that others on the machine count less. While elements come and
+//! go a few MB are all there is, the bench's own reader with them; what the state alone asks for is in `tests/memory.rs`.
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::{collections::HashSet, hint::black_box, time::Instant};

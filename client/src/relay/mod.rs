@@ -141,7 +141,8 @@ impl Relay {
         RelayBuilder::default()
     }
 
-    /// Reads keys, at most 100 of `collection/key` or `collection/prefix*`.
+    /// Reads keys, at most 100 of `collection/key` or `collection/prefix*`. Of a log of events the oldest 500 entries are
+    /// read; [`consumer`](Self::consumer) brings all of them.
     ///
     /// # Errors
     /// When the relay refuses or is not reached.

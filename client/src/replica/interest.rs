@@ -145,15 +145,19 @@ impl Replica {
     }
 
     /// Contexts that were left open for an own push which is settled by now are taken, because the rows that they speak of
-    /// are about to be forgotten: who has seen its own write must not be told from somebody who has seen nothing.
-    fn take_open_contexts(&mut self) {
+    /// are about to be forgotten: who has seen its own write must not be told from somebody who has seen nothing. Those of
+    /// other collections stay open: what they speak of may be on its way in this very answer.
+    fn take_open_contexts(&mut self, name: &str) {
         let Self { outbox, sealed, held, .. } = self;
+        let follow = held.follow().clone();
+        let is_forgotten =
+            |collection: &str| name == collection || (name == Follow::ALL && !follow.lists(collection));
         let under_way = |saying: &Saying| {
             let mut said = sealed.iter().flat_map(|push| push.said.list());
             said.any(|it| it.path == saying.path && it.intent.kind() == saying.intent.kind())
         };
         outbox.change_each(|saying| {
-            if !under_way(saying) {
+            if is_forgotten(saying.path.collection.as_str()) && !under_way(saying) {
                 each!(&mut saying.intent, it => it.resolve(&saying.path, held));
             }
         });
@@ -167,7 +171,7 @@ impl Replica {
         if self.interest.deferred.len() < deferred {
             return true;
         }
-        self.take_open_contexts();
+        self.take_open_contexts(name);
         if !self.held.give_up(name) {
             return false;
         }
@@ -191,7 +195,7 @@ impl Replica {
 
     fn begin(&mut self, name: &str) {
         let was_covered = name != Follow::MEMBERS && self.held.follow().covers(name);
-        self.take_open_contexts();
+        self.take_open_contexts(name);
         self.held.begin(name);
         if !was_covered {
             self.interest.unbegun.insert(name.to_owned(), None);

@@ -77,6 +77,8 @@ pub struct Replica {
     inbox: Inbox,
     /// What this node holds up, said or to be said again.
     standing: Standing,
+    /// Some of it was said again and is not under way yet.
+    says_again: bool,
     /// Said, not sealed yet.
     outbox: Sayings,
     sealed: Option<SealedPush>,
@@ -149,6 +151,7 @@ impl Replica {
             members: HeldMembers::default(),
             inbox: Inbox::default(),
             standing: Standing::new(),
+            says_again: false,
             outbox: Sayings::default(),
             sealed: None,
             push_no: PushNo(0),
@@ -216,6 +219,11 @@ impl Replica {
     /// Rows that wait and are not under way yet.
     pub fn waiting(&self) -> usize {
         self.outbox.rows()
+    }
+
+    /// Whether something is to be pushed that no program has just said: what this node holds up was taken away by mistake.
+    pub const fn says_again(&self) -> bool {
+        self.says_again
     }
 
     /// What became of writes, or parts of them, that did not end as the program was told; each is told once.

@@ -129,6 +129,7 @@ impl Replica {
     pub(super) fn hold_up_again(&mut self) {
         for (path, value) in &self.standing {
             self.outbox.say(path, PresenceIntent::new(Some(value.clone())).any());
+            self.says_again = true;
         }
     }
 
@@ -146,6 +147,7 @@ impl Replica {
         for path in taken {
             let value = self.standing.get(&path).cloned();
             self.outbox.say(&path, PresenceIntent::new(value).any());
+            self.says_again = true;
         }
     }
 

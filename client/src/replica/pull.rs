@@ -40,8 +40,13 @@ impl Replica {
                 return behind;
             }
         }
+        self.take_in(chunk, &answered)
+    }
+
+    /// Takes in the rows of a chunk, and what it says of the whole.
+    fn take_in(&mut self, chunk: Chunk, answered: &Follow) -> Progress {
         self.token = chunk.token;
-        self.take_place(&answered);
+        self.take_place(answered);
         self.head = self.head.max(chunk.as_of);
         self.hold_backlog(chunk.as_of, chunk.keys);
         if self.held.follow().members() {
@@ -49,17 +54,17 @@ impl Replica {
         }
         self.inbox.put(chunk.inbox);
         if chunk.caught_up {
-            self.held.reach_all(&answered, chunk.as_of);
+            self.held.reach_all(answered, chunk.as_of);
             self.acked.retain(|revision| *revision > chunk.as_of);
         } else {
-            self.held.reach(&chunk.caught_up_in, &answered, chunk.as_of);
+            self.held.reach(&chunk.caught_up_in, answered, chunk.as_of);
         }
         let named = || chunk.caught_up_in.iter().any(|name| name == Follow::MEMBERS);
         if answered.members() && (chunk.caught_up || named()) {
             self.members.reach(chunk.as_of);
         }
         self.settle_what_arrived(chunk.as_of);
-        Progress { caught_up: chunk.caught_up && self.interest.is_complete(), ..behind }
+        Progress { caught_up: chunk.caught_up && self.interest.is_complete(), rows_left: chunk.rows_left }
     }
 
     fn restart(&mut self, restart: Restart, names: &[String], answered_at: Revision) {

@@ -24,6 +24,7 @@ impl Replica {
     pub fn seal(&mut self, push_id: PushId) -> Option<&SealedPush> {
         if self.sealed.is_none() && !self.outbox.list().is_empty() {
             let mut said = self.outbox.split();
+            self.says_again = false;
             for Saying { path, intent } in &mut said {
                 each!(intent, it => it.resolve(path, &self.held));
             }

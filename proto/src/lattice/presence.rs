@@ -64,7 +64,7 @@ mod tests {
         #[test]
         fn laws(a in (1..4_u64, 1..4_u64), b in (1..4_u64, 1..4_u64), c in (1..4_u64, 1..4_u64)) {
             // One author, so one write has one content.
-            let whole = |written: (u64, u64)| Whole { written, held: (written.1 % 2 == 0).then_some(written.0 * 10 + written.1) };
+            let whole = |written: (u64, u64)| Whole { written, held: written.1.is_multiple_of(2).then_some(written.0 * 10 + written.1) };
             assert_laws(&whole(a), &whole(b), &whole(c));
         }
     }

@@ -75,10 +75,11 @@ fn facts(error: &RelayError) -> Facts {
             let named = refused.deltas.iter().map(|nth| Violation::new(format!("{path}[{nth}]"), error));
             Facts { violations: named.collect(), ..Facts::new(code, reason_word(refused.reason)) }
         }
-        RelayError::Full { .. } => Facts::new(Code::ResourceExhausted, "QUOTA"),
         RelayError::NodeUnknown(_) => Facts::new(Code::NotFound, "NODE_UNKNOWN"),
         RelayError::NodeGone(_) | RelayError::NodeEnded(_) => Facts::new(Code::NotFound, "NODE_GONE"),
-        RelayError::InboxFull { .. } => Facts::new(Code::ResourceExhausted, "QUOTA"),
+        RelayError::Full { .. } | RelayError::InboxFull { .. } => {
+            Facts::new(Code::ResourceExhausted, "QUOTA")
+        }
         RelayError::OutcomeUnknown => Facts::new(Code::Aborted, "OUTCOME_UNKNOWN"),
         RelayError::Busy(_) => Facts::new(Code::ResourceExhausted, "BUSY").retry(),
         RelayError::SlowReader { .. } => Facts::new(Code::ResourceExhausted, "SLOW_READER"),
@@ -179,7 +180,7 @@ mod tests {
             RelayError::Starting,
             RelayError::LogUnreachable,
             RelayError::StoreFull,
-            RelayError::NotYet("Send"),
+            RelayError::NotYet("ExplainMember"),
         ]
     }
 

@@ -14,8 +14,8 @@ use dormouse_proto::{
 
 use super::{Fold, collection::Collection, keys::KeyId, namespace::NamespaceState, rows::RowId};
 
-/// Records that are looked at together: their rows must not push each other out of the cache again.
-pub(super) const WINDOW: usize = 64;
+/// Deltas that are looked at together: their rows must not push each other out of the cache again.
+const WINDOW: usize = 128;
 
 /// One row to come.
 struct Ahead<'a> {
@@ -26,15 +26,21 @@ struct Ahead<'a> {
 }
 
 impl Fold {
-    /// Touches the memory that these records need.
-    pub(super) fn look_ahead(&self, records: &[Record]) {
-        let mut ahead: Vec<Ahead<'_>> = Vec::with_capacity(records.len());
+    /// Touches the memory that the first of these records need. Returns how many records that were.
+    pub(super) fn look_ahead(&self, records: &[Record]) -> usize {
+        let mut ahead: Vec<Ahead<'_>> = Vec::with_capacity(WINDOW);
+        let (mut looked_at, mut deltas_of_all) = (0, 0);
         for record in records {
+            if deltas_of_all >= WINDOW || looked_at >= WINDOW {
+                break;
+            }
+            looked_at += 1;
             let (namespace, deltas) = match record {
                 Record::Push(push) => (&push.namespace, &push.deltas),
                 Record::Write(write) => (&write.namespace, &write.deltas),
                 _ => continue,
             };
+            deltas_of_all += deltas.len();
             if let Some(number) = self.names.get(namespace) {
                 hash_keys(&self.namespaces[*number], deltas, &mut ahead);
             }
@@ -53,6 +59,7 @@ impl Fold {
         }
         let touched = rows.iter().filter_map(|(collection, row, _)| collection.touch((*row)?));
         black_box(touched.fold(0, u64::wrapping_add));
+        looked_at
     }
 }
 

@@ -22,8 +22,7 @@ use super::{
     rows::{Body as _, Row, RowId, Table},
 };
 
-use body::name_bytes;
-pub(super) use body::{EncodedValue, Entry, GuardedElement, Holder, RowBody};
+pub(super) use body::{EncodedValue, Entry, GuardedElement, Holder, RowBody, name_bytes};
 pub(super) use events::Appending;
 use events::Queue;
 

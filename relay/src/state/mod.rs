@@ -183,10 +183,10 @@ impl Fold {
     /// Applies a frame, record by record.
     pub fn apply_frame(&mut self, frame: &Frame, mut each: impl FnMut(&Self, usize, &Record, Verdict)) {
         self.stamp_ms = self.stamp_ms.max(frame.header.stamp_ms);
+        let mut looked_at = 0;
         for (nth, record) in frame.records.iter().enumerate() {
-            if nth.is_multiple_of(ahead::WINDOW) {
-                let window = &frame.records[nth..frame.records.len().min(nth + ahead::WINDOW)];
-                self.look_ahead(window);
+            if nth == looked_at {
+                looked_at += self.look_ahead(&frame.records[nth..]);
             }
             let verdict = self.apply(record, frame.header.session);
             each(self, nth, record, verdict);

@@ -333,7 +333,10 @@ impl<'a> View<'a> {
 
     /// Estimated bytes of memory of everything: rows, members with their tombstones and rows, idempotency ids, messages.
     pub fn memory_bytes(&self) -> u64 {
+        /// What a collection costs that holds nothing: its tables of places.
+        const COLLECTION: u64 = 4096;
         self.state.bytes()
+            + COLLECTION * self.state.collections.len() as u64
             + self.state.members.bytes()
             + self.state.once.bytes()
             + self.state.inboxes.all_waiting().1

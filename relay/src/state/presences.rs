@@ -2,13 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use dormouse_proto::{
-    ids::{Collection as Name, Key, NodeId},
-    lattice::Delta,
-};
+use dormouse_proto::ids::{Collection as Name, Key, NodeId};
 use foldhash::fast::RandomState;
-
-use super::namespace::NamespaceState;
 
 /// The live rows of presence of one namespace, by node and in the order of their names.
 #[derive(Clone, Debug, Default)]
@@ -18,13 +13,6 @@ impl Presences {
     /// How many a node has.
     pub(super) fn of(&self, node: NodeId) -> usize {
         self.0.get(&node).map_or(0, BTreeSet::len)
-    }
-
-    /// Whether the node holds something up under the key of that delta.
-    pub(super) fn holds(&self, namespace: &NamespaceState, node: NodeId, delta: &Delta) -> bool {
-        let collection = namespace.collection(delta.collection.as_str());
-        let state = collection.and_then(|it| it.presence(delta.key.as_str(), node));
-        state.is_some_and(|state| !state.is_dead())
     }
 
     /// Takes note that a node holds something up under a key, or nothing any more.

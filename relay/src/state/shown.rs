@@ -124,7 +124,9 @@ pub(super) fn write_touched(
     if !unexpected.is_empty() {
         out.key(name, key, kind);
     }
-    unexpected.into_iter().for_each(|(element, present)| out.element(element.as_str(), present));
+    for (element, present) in unexpected {
+        out.element(element.as_str(), present);
+    }
 }
 
 /// The elements that are not there although they were added, and those that are although they were removed.
@@ -168,11 +170,10 @@ fn write_touched_key(
 fn is_as_asked(body: Option<&RowBody>, change: &Change) -> bool {
     match (change, body) {
         (Change::Flag(change), Some(RowBody::Flag(_, flag))) => flag.is_on() == change.on,
-        (Change::Flag(change), None) => !change.on,
         (Change::DisableWinsFlag(change), Some(RowBody::GuardedFlag(_, flag))) => {
             flag.is_present() == change.on
         }
-        (Change::DisableWinsFlag(change), None) => !change.on,
+        (Change::Flag(change) | Change::DisableWinsFlag(change), None) => !change.on,
         (Change::Max(offer), Some(RowBody::Max(_, max))) => max.0 == *offer,
         (Change::Min(offer), Some(RowBody::Min(_, min))) => min.0 == *offer,
         (Change::Register(change), Some(RowBody::Register(_, register))) => {

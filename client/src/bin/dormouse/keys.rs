@@ -96,13 +96,7 @@ fn into_delta(path: &Path, change: Change) -> Delta {
         Change::DisableWinsFlag { on } => delta::disable_wins_flag_set(path, on),
         Change::Max { n } => delta::max_offer(path, n),
         Change::Min { n } => delta::min_offer(path, n),
-        Change::Events { change: EventsChange::Append { entries } } => {
-            let entry = |json| Append { payload: Value::Text(json), id: None };
-            delta::events_append(path, entries.into_iter().map(entry))
-        }
-        Change::Events { change: EventsChange::Trim { revision } } => {
-            delta::events_trim(path, Revision(revision))
-        }
+        Change::Events { change } => into_events(path, change),
         Change::Siblings { change: RegisterChange::Set { value } } => {
             delta::siblings_set(path, Some(Value::Text(value)))
         }
@@ -116,6 +110,16 @@ fn into_delta(path: &Path, change: Change) -> Delta {
         Change::RemoveWinsSet { change: SetChange::Remove { elements } } => {
             delta::remove_wins_set_remove(path, elements)
         }
+    }
+}
+
+fn into_events(path: &Path, change: EventsChange) -> Delta {
+    match change {
+        EventsChange::Append { entries } => {
+            let entry = |json| Append { payload: Value::Text(json), id: None };
+            delta::events_append(path, entries.into_iter().map(entry))
+        }
+        EventsChange::Trim { revision } => delta::events_trim(path, Revision(revision)),
     }
 }
 

@@ -190,6 +190,18 @@ fn without_a_token_everything_begins_again() {
 }
 
 #[test]
+fn what_was_seen_of_an_own_write_is_said_although_its_rows_are_forgotten() {
+    let mut it = following(&["a", "b"]);
+    pull(&mut it, 5, vec![]);
+    it.set_add(&path("b/s"), element("own")).expect("fits");
+    let (push_no, _) = send(&mut it);
+    it.set_remove(&path("b/s"), element("own")).expect("fits");
+    it.absorb_ack(ack(push_no, 6, vec![]));
+    it.unfollow("b");
+    assert_eq!(remove_contexts(&send(&mut it).1[0]), [Some(6)]);
+}
+
+#[test]
 fn members_are_followed_and_given_up_like_a_collection() {
     let member = |id| message::MemberRow {
         node: NodeId(id),

@@ -77,11 +77,19 @@ fn what_stands_is_said_again_after_the_membership_ended() {
     for (admission, node) in [(Admission::Readmitted, 1), (Admission::Forked, 2), (Admission::Forgotten, 2)] {
         let mut it = holding();
         lease(&mut it, admission, node);
+        assert!(it.says_again());
         assert_eq!(said_again(&mut it), Some(text("mine")), "{admission:?}");
+        assert!(!it.says_again(), "it is under way");
     }
     let mut it = holding();
     lease(&mut it, Admission::Renewed, 1);
     assert_eq!(it.pending().deltas, 0);
+    it.absorb_chunk(restarting(Restart::Lost, chunk(9, true, vec![])));
+    assert_eq!(
+        said_again(&mut it),
+        Some(text("mine")),
+        "the history that is left may never have heard of it"
+    );
 }
 
 #[test]

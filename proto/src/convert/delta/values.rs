@@ -47,10 +47,7 @@ fn event(
             return None;
         }
     };
-    let id = match id.is_empty() {
-        true => None,
-        false => Some(wrong.check(|| field("id"), OnceId::try_from(id))?),
-    };
+    let id = if id.is_empty() { None } else { Some(wrong.check(|| field("id"), OnceId::try_from(id))?) };
     Some(Append { payload, id })
 }
 

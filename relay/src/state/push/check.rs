@@ -196,8 +196,11 @@ fn holds_up_too_much(namespace: &NamespaceState, deltas: &[Delta], context: &Con
     if more.peek().is_none() {
         return false;
     }
-    let is_new = |delta: &&Delta| !namespace.presences.holds(namespace, node, delta);
-    namespace.presences.of(node) + more.filter(is_new).count() > PRESENCES_PER_NODE
+    let holds = |delta: &Delta| {
+        let collection = namespace.collection(delta.collection.as_str());
+        collection.and_then(|it| it.presence(delta.key.as_str(), node)).is_some_and(|it| !it.is_dead())
+    };
+    namespace.presences.of(node) + more.filter(|delta| !holds(delta)).count() > PRESENCES_PER_NODE
 }
 
 fn is_held_up(delta: &Delta) -> bool {

@@ -1,10 +1,13 @@
 //! What a namespace may grow to. What removes, trims or renews always passes.
 
-use dormouse_proto::lattice::{Change, Delta, Type, Value};
+use dormouse_proto::{
+    ids::Element,
+    lattice::{Change, Delta, Type, Value},
+};
 
 use super::Context;
 use crate::state::{
-    collection::{Collection, PLACE_BYTES, ROW_BYTES, key_bytes},
+    collection::{Collection, PLACE_BYTES, ROW_BYTES, key_bytes, name_bytes},
     namespace::NamespaceState,
 };
 
@@ -62,12 +65,12 @@ fn at_most(delta: &Delta) -> Growth {
                 change.append.iter().map(|it| EVENT_BYTES + value_len(Some(&it.payload))).sum();
             Growth::of(change.append.len(), change.append.len() * ROW_BYTES + payload).and(one_row(0))
         }
-        Change::Set(change) => elements(change.add.iter().map(|it| it.as_str()), PLACE_BYTES),
-        Change::GrowOnlySet(change) => elements(change.add.iter().map(|it| it.as_str()), PLACE_BYTES),
+        Change::Set(change) => elements(change.add.iter().map(Element::as_str), PLACE_BYTES),
+        Change::GrowOnlySet(change) => elements(change.add.iter().map(Element::as_str), PLACE_BYTES),
         // A remove of what is not there is remembered.
         Change::RemoveWinsSet(change) => {
             let added = change.add.iter().flat_map(|it| &it.elements);
-            elements(added.chain(&change.remove).map(|it| it.as_str()), GUARDED_BYTES)
+            elements(added.chain(&change.remove).map(Element::as_str), GUARDED_BYTES)
         }
     };
     if new_rows.rows == 0 { new_rows } else { new_rows.and(Growth::of(0, key_bytes(delta.key.as_str()))) }
@@ -81,7 +84,7 @@ const GUARDED_BYTES: usize = PLACE_BYTES + 48;
 const HOLDER_BYTES: usize = PLACE_BYTES + 152;
 
 fn elements<'a>(names: impl Iterator<Item = &'a str>, beside: usize) -> Growth {
-    let one = |name: &str| Growth::of(1, ROW_BYTES + beside + name.len());
+    let one = |name: &str| Growth::of(1, ROW_BYTES + beside + name_bytes(name));
     names.map(one).fold(Growth::default(), Growth::and)
 }
 
@@ -92,16 +95,16 @@ fn exactly(namespace: &NamespaceState, delta: &Delta, context: &Context<'_>) -> 
     let known = |element: &str| collection.is_some_and(|it| it.has_element(key, kind, element));
     match &delta.change {
         Change::Set(change) => {
-            let new = change.add.iter().map(|it| it.as_str()).filter(|it| !known(it));
+            let new = change.add.iter().map(Element::as_str).filter(|it| !known(it));
             with_key(collection, delta, elements(new, PLACE_BYTES))
         }
         Change::GrowOnlySet(change) => {
-            let new = change.add.iter().map(|it| it.as_str()).filter(|it| !known(it));
+            let new = change.add.iter().map(Element::as_str).filter(|it| !known(it));
             with_key(collection, delta, elements(new, PLACE_BYTES))
         }
         Change::RemoveWinsSet(change) => {
             let added = change.add.iter().flat_map(|it| &it.elements);
-            let all = added.chain(&change.remove).map(|it| it.as_str());
+            let all = added.chain(&change.remove).map(Element::as_str);
             with_key(collection, delta, elements(all.filter(|it| !known(it)), GUARDED_BYTES))
         }
         Change::Events(change) if change.append.is_empty() => Growth::default(),
@@ -176,9 +179,8 @@ pub(super) fn makes_collection(delta: &Delta) -> bool {
         Change::Siblings(change) => change.value.is_some(),
         Change::Events(change) => !change.append.is_empty(),
         Change::Presence(change) => change.value.is_some(),
-        Change::Max(_) | Change::Min(_) => true,
         // A delete or a remove of what is not there is remembered: it wins over what did not see it.
-        Change::Register(_) | Change::DisableWinsFlag(_) => true,
+        Change::Register(_) | Change::DisableWinsFlag(_) | Change::Max(_) | Change::Min(_) => true,
         Change::RemoveWinsSet(change) => !change.add.is_empty() || !change.remove.is_empty(),
     }
 }

@@ -196,7 +196,7 @@ fn the_place_of_an_entry_that_came_and_went_in_one_push_may_be_taken_at_once() {
     // Three entries are one too many, so all of this revision go, and the counter gets the place of one of them.
     story.bound(1, 1, vec![append("e", &["1", "2", "3"]), count("n", 1)]);
     let chunk = story.pull(&story.everything());
-    assert_eq!(chunk.rows, 1, "the counter, once");
+    assert_eq!(chunk.rows, 1, "the counter, once; of a log with no entry a new reader need not hear");
     let mut bytes = Vec::new();
     story.fold.write_snapshot(|piece| bytes.extend_from_slice(piece));
     let restored = Fold::restore([&bytes]).expect("whole");

@@ -26,6 +26,8 @@ enum Step {
     /// Whether request and answer arrive.
     Push(bool, bool),
     Pull(bool, usize),
+    /// Follows the collection, or gives it up; perhaps while a pull is under way.
+    Turn(Option<usize>),
     Collect,
 }
 
@@ -55,7 +57,7 @@ fn run(relay: &mut Relay, nodes: &mut [Replica; 2], node: usize, step: &Step) {
             it.register_set(&path("a/r"), Some(text(&format!("{node}:{stamp}"))), *stamp).expect("fits");
         }
         Step::Guard(nth, true) => {
-            it.remove_wins_set_add(&path("a/g"), element(ELEMENTS[*nth])).expect("fits")
+            it.remove_wins_set_add(&path("a/g"), element(ELEMENTS[*nth])).expect("fits");
         }
         Step::Guard(nth, false) => {
             it.remove_wins_set_remove(&path("a/g"), element(ELEMENTS[*nth])).expect("fits");
@@ -87,7 +89,21 @@ fn run(relay: &mut Relay, nodes: &mut [Replica; 2], node: usize, step: &Step) {
                 it.absorb_chunk(chunk);
             }
         }
+        Step::Turn(None) => turn(it),
+        Step::Turn(Some(most)) => {
+            let chunk = relay.pull(&it.outgoing().pull, *most);
+            turn(it);
+            let (push_no, at) = relay.last[node];
+            it.absorb_settled(settled(push_no, Some(at)));
+            it.absorb_chunk(chunk);
+        }
         Step::Collect => relay.collect(),
+    }
+}
+
+fn turn(node: &mut Replica) {
+    if !node.unfollow("a") {
+        node.follow("a").expect("a name");
     }
 }
 
@@ -114,13 +130,26 @@ fn world(traps: Traps) -> (Relay, [Replica; 2]) {
     (relay, [replica().with_traps(traps), replica().with_traps(traps)])
 }
 
+/// Nodes that follow the collection by its name, and another one in which nothing happens.
+fn turning_world() -> (Relay, [Replica; 2]) {
+    let node = || Replica::new(Follow::new(["a".to_owned(), "b".to_owned()]).expect("names"), 1 << 20);
+    (Relay::new(), [node(), node()])
+}
+
 /// Runs a history; whenever a node is caught up it must show what the relay holds, and its own counts on top.
-fn converges(traps: Traps, steps: &[(usize, Step)]) -> Result<(), TestCaseError> {
-    let (mut relay, mut nodes) = world(traps);
+fn converges(
+    (mut relay, mut nodes): (Relay, [Replica; 2]),
+    steps: &[(usize, Step)],
+) -> Result<(), TestCaseError> {
     let mut said = [0; 2];
     let settle = [Step::Push(true, true), Step::Pull(true, 99)];
     let end = (0..16).map(|nth| (nth / 2 % 2, settle[nth % 2].clone()));
-    for (node, step) in steps.iter().cloned().chain(end) {
+    for (nth, (node, step)) in steps.iter().cloned().chain(end).enumerate() {
+        if nth == steps.len() {
+            for node in &mut nodes {
+                node.follow("a").expect("a name");
+            }
+        }
         if let Step::Count(amount) = step {
             said[node] += amount;
         }
@@ -178,12 +207,22 @@ fn histories() -> impl Strategy<Value = Vec<(usize, Step)>> {
     prop::collection::vec((0..2_usize, step()), 1..120)
 }
 
+fn turning_histories() -> impl Strategy<Value = Vec<(usize, Step)>> {
+    let turn = prop::option::of(1..4_usize).prop_map(Step::Turn);
+    prop::collection::vec((0..2_usize, prop_oneof![1 => turn, 4 => step()]), 1..120)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn nodes_that_are_caught_up_show_what_the_relay_holds(steps in histories()) {
-        converges(Traps::default(), &steps)?;
+        converges(world(Traps::default()), &steps)?;
+    }
+
+    #[test]
+    fn so_do_nodes_that_follow_and_give_up_at_any_time(steps in turning_histories()) {
+        converges(turning_world(), &steps)?;
     }
 
     #[test]
@@ -198,7 +237,7 @@ proptest! {
 fn the_model_notices_rules_that_are_left_out() {
     let seen = |traps| {
         let mut runner = proptest::test_runner::TestRunner::deterministic();
-        runner.run(&histories(), |steps| converges(traps, &steps)).is_err()
+        runner.run(&histories(), |steps| converges(world(traps), &steps)).is_err()
     };
     assert!(!seen(Traps::default()));
     assert!(seen(Traps::only(Trap::NoSettled)));

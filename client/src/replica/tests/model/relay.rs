@@ -122,6 +122,8 @@ impl Relay {
 
     fn bind(&mut self, delta: &Delta) {
         let at = Revision(self.revision);
+        // Whoever does not follow means what is there now.
+        let seen = |as_of: Option<Revision>| as_of.unwrap_or(Revision(at.0 - 1));
         match &delta.change {
             Change::Counter(counter) => self.change("c", State::Counter(0), |state| {
                 if let State::Counter(value) = state {
@@ -134,7 +136,7 @@ impl Relay {
                 {
                     self.change(element.as_str(), State::Element(SetElement::default()), |state| {
                         if let State::Element(row) = state {
-                            row.remove(remove.as_of.expect("followed"));
+                            row.remove(seen(remove.as_of));
                         }
                     });
                 }
@@ -148,7 +150,7 @@ impl Relay {
             }
             Change::Register(write) => self.change("r", State::Register(Register::default()), |state| {
                 if let State::Register(row) = state {
-                    let stamp = row.lifted(write.as_of.expect("followed"), write.stamp_ms);
+                    let stamp = row.lifted(seen(write.as_of), write.stamp_ms);
                     row.offer(stamp, at, write.value.clone());
                 }
             }),
@@ -157,7 +159,7 @@ impl Relay {
                     set.add.iter().flat_map(|it| it.elements.iter().map(|e| (it.as_of, e)))
                 {
                     self.guard(&format!("!{element}"), State::Guarded, |row| {
-                        row.add(as_of.expect("followed"))
+                        row.add(seen(as_of));
                     });
                 }
                 for element in &set.remove {
@@ -165,16 +167,16 @@ impl Relay {
                 }
             }
             Change::DisableWinsFlag(flag) => self.guard("d", State::DisableWinsFlag, |row| {
-                if flag.on { row.add(flag.as_of.expect("followed")) } else { row.remove(at) }
+                if flag.on { row.add(seen(flag.as_of)) } else { row.remove(at) }
             }),
             Change::Flag(flag) => self.change("f", State::Flag(Flag::default()), |state| {
                 if let State::Flag(row) = state {
-                    if flag.on { row.switch_on(at) } else { row.switch_off(flag.as_of.expect("followed")) }
+                    if flag.on { row.switch_on(at) } else { row.switch_off(seen(flag.as_of)) }
                 }
             }),
             Change::Siblings(write) => self.change("v", State::Siblings(Siblings::default()), |state| {
                 if let State::Siblings(row) = state {
-                    let as_of = write.as_of.expect("followed");
+                    let as_of = seen(write.as_of);
                     match &write.value {
                         Some(value) => drop(row.write(as_of, at, value.clone())),
                         None => row.remove(as_of),
@@ -210,13 +212,18 @@ impl Relay {
         self.rows.retain(|_, (_, state)| !state.is_dead());
     }
 
-    /// The token is the cursor, and the start of the first or fresh pull while that lasts.
+    /// The token is the revision, and the place in the one collection, if it was asked for: the cursor, and the start of
+    /// the first or fresh pull while that lasts.
     pub(super) fn pull(&self, outgoing: &OutgoingPull<'_>, most: usize) -> Chunk {
         let word = |nth: usize| {
             outgoing.token.get(nth * 8..nth * 8 + 8).map(|b| u64::from_be_bytes(b.try_into().expect("8")))
         };
-        let (mut cursor, mut boot) = (word(0).unwrap_or(0), word(1).unwrap_or(u64::MAX));
-        if outgoing.token.is_empty() {
+        let revision = self.revision.to_be_bytes();
+        if !outgoing.collections.iter().any(|name| name == "a" || name == "*") {
+            return chunk(self.revision, true, vec![]);
+        }
+        let (mut cursor, mut boot) = (word(1).unwrap_or(0), word(2).unwrap_or(u64::MAX));
+        if word(1).is_none() {
             boot = outgoing.held_since.map_or(self.revision, |at| at.0);
         }
         let restart = (if boot < u64::MAX { boot } else { cursor }) < self.floor;
@@ -239,7 +246,11 @@ impl Relay {
         Chunk {
             as_of: Revision(self.revision),
             caught_up,
-            token: if caught_up { token.to_vec() } else { [token, boot.to_be_bytes()].concat() },
+            token: if caught_up {
+                [revision, token].concat()
+            } else {
+                [revision, token, boot.to_be_bytes()].concat()
+            },
             restart: restart.then_some(Restart::Compacted),
             keys: owed[..cut].iter().map(|(name, (_, state))| shown(name, state)).collect(),
             ..Chunk::default()
