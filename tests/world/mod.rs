@@ -28,6 +28,7 @@ pub mod machine;
 pub mod node;
 mod post;
 mod program;
+mod pull;
 pub mod relay;
 pub mod rows;
 pub mod said;

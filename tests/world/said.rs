@@ -220,17 +220,25 @@ impl Shadow {
     /// From now on the node follows these. What it held of a collection that it takes up or gives up is gone.
     pub fn turn_to(&mut self, follow: Vec<String>) {
         let before: Vec<bool> = (0..rows::COLLECTIONS.len()).map(|it| self.follows(it)).collect();
-        // What is still to be taken of what was seen, and no own push is under way for, is taken before that is forgotten.
+        let turned = |name: &str| {
+            let lists = |names: &[String]| names.iter().any(|it| it == name);
+            lists(&self.follow) != lists(&follow)
+        };
+        let named = |name: &str| self.follow.iter().any(|it| it == name);
+        let is_turned = |row: &RowNo| {
+            let name = rows::COLLECTIONS[rows::all()[*row].collection];
+            turned(name) || turned("*") && !named(name)
+        };
+        // What is still to be taken of what was seen there, and no own push is under way for, is taken before that is
+        // forgotten.
         let under_way = |row: &RowNo| self.sealed.as_ref().is_some_and(|(_, said)| said.contains_key(row));
-        let open = self.waiting.iter().filter(|(row, said)| said.seen.is_none() && !under_way(row));
-        let open: Vec<(RowNo, Seen)> = open.map(|(row, _)| (*row, self.seen(*row))).collect();
-        self.follow = follow;
-        for (row, seen) in open {
-            let collection = rows::all()[row].collection;
-            if self.follows(collection) != before[collection] {
-                self.waiting.entry(row).and_modify(|said| said.seen = Some(seen));
-            }
+        let open = self.waiting.iter().filter(|(_, said)| said.seen.is_none());
+        let open = open.filter(|(row, _)| is_turned(row) && !under_way(row));
+        for row in open.map(|(row, _)| *row).collect::<Vec<_>>() {
+            let seen = self.seen(row);
+            self.waiting.entry(row).and_modify(|said| said.seen = Some(seen));
         }
+        self.follow = follow;
         for (collection, followed) in before.into_iter().enumerate() {
             if self.follows(collection) == followed {
                 continue;
