@@ -173,7 +173,7 @@ fn logs_survive_a_snapshot_and_age_on_alike() {
         let upto = Revision(story.fold.revision().0.saturating_sub(no % 5));
         let change = EventsDelta {
             append: (0..no % 4).map(|_| Append { payload: Value::Text("e".into()), id: None }).collect(),
-            trim_upto: if no % 7 == 0 { upto } else { Revision::ZERO },
+            trim_upto: if no.is_multiple_of(7) { upto } else { Revision::ZERO },
         };
         story.push(1, no, vec![delta(&key, Change::Events(change)), append(&format!("b{no}"), &["x"])]);
         story.say(Record::Digest(Digest { log_time_ms: no * 900, ..Digest::default() }));

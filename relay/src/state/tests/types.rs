@@ -201,17 +201,17 @@ fn every_type_survives_a_snapshot() {
             1 + no % 2,
             no,
             vec![
-                flag(&key, no % 3 > 0, seen),
-                guarded_flag(&key, no % 4 > 0, seen),
-                if no % 3 == 0 { unguard(&key, &element) } else { guard(&key, &element, seen) },
+                flag(&key, !no.is_multiple_of(3), seen),
+                guarded_flag(&key, !no.is_multiple_of(4), seen),
+                if no.is_multiple_of(3) { unguard(&key, &element) } else { guard(&key, &element, seen) },
                 grow(&key, &element),
-                sibling(&key, (no % 6 > 0).then_some("v"), seen),
-                hold(&key, (no % 5 > 0).then_some("here")),
+                sibling(&key, (!no.is_multiple_of(6)).then_some("v"), seen),
+                hold(&key, (!no.is_multiple_of(5)).then_some("here")),
                 delta(&key, Change::Max(number)),
                 delta(&key, Change::Min(number)),
             ],
         );
-        if no % 13 == 0 {
+        if no.is_multiple_of(13) {
             story.gone(1, 1, Cause::Left, 0);
             story.join(1, 2, Some(1));
         }
