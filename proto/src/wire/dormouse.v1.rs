@@ -166,7 +166,9 @@ pub struct PresenceDelta {
     #[prost(message, optional, tag = "1")]
     pub value: ::core::option::Option<Value>,
 }
-/// Writes that did not see each other stay side by side, until one that has seen them takes their place.
+/// Writes that did not see each other stay side by side, until one that has seen them takes their place. A row keeps at most
+/// 64 of them and 256 KiB: beyond that the oldest go, and are counted. A push that touches more than 2 MiB of siblings in all
+/// is refused, reason QUOTA.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SiblingsDelta {
     /// absent: takes away what was seen and puts nothing there

@@ -5,7 +5,7 @@
 pub struct Collapsed {
     /// Dead rows beyond the cap; whoever had not heard of their end starts over.
     pub dead_rows: u64,
-    /// Values of siblings beyond 64.
+    /// Values of siblings beyond 64, or beyond 256 KiB of one row.
     pub siblings: u64,
     /// Events beyond the bounds of their log, or too old.
     pub events: u64,
