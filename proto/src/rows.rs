@@ -18,7 +18,13 @@ const LENGTH_DELIMITED: u64 = 2;
 
 /// The wire form of a register's content, as it is kept and sent.
 pub fn encode_value(value: &Value) -> Box<[u8]> {
-    v1::Value::from(value.clone()).encode_to_vec().into_boxed_slice()
+    let (number, content) = match value {
+        Value::Text(text) => (1, text.as_bytes()),
+        Value::Data(data) => (2, data.as_slice()),
+    };
+    let mut out = Vec::with_capacity(1 + encoded_len_varint(content.len() as u64) + content.len());
+    put_bytes(&mut out, number, content);
+    out.into_boxed_slice()
 }
 
 /// Reads back what [`encode_value`] wrote; `None` for anything else.
@@ -34,14 +40,16 @@ pub fn encode_event(
     author: Option<NodeId>,
     accepted_at_ms: u64,
 ) -> Box<[u8]> {
-    let event = v1::Event {
-        revision: at.0,
-        index,
-        payload: Some(payload.clone().into()),
+    // In three parts, so that the payload, which is the large one, is copied but once.
+    let mut out = v1::Event { revision: at.0, index, ..v1::Event::default() }.encode_to_vec();
+    put_bytes(&mut out, 3, &encode_value(payload));
+    let rest = v1::Event {
         node_id: author.map_or_else(String::new, |node| node.to_string()),
         accepted_at: Some(timestamp(accepted_at_ms)),
+        ..v1::Event::default()
     };
-    event.encode_to_vec().into_boxed_slice()
+    out.extend(rest.encode_to_vec());
+    out.into_boxed_slice()
 }
 
 /// Milliseconds since 1970, for display.

@@ -30,6 +30,12 @@ pub enum RelayError {
         /// The quota.
         limit: u64,
     },
+    /// There are as many namespaces as there may be, and this one is new. Nothing happened.
+    #[error("there are as many namespaces as there may be: {limit}")]
+    TooManyNamespaces {
+        /// The limit.
+        limit: u64,
+    },
     /// No such member.
     #[error("no member {0} is known")]
     NodeUnknown(String),
@@ -91,7 +97,10 @@ const fn reason_text(reason: Reason) -> &'static str {
             "the history that a delta's as_of needs was collected, or was lost with the tail of the log"
         }
         Reason::OutOfRange => "a counter would leave the range of 64 bits",
-        Reason::Quota => "the namespace has as many rows, bytes or collections as it may have",
+        Reason::Quota => {
+            "the namespace has as many rows, bytes or collections as it may have; or, of the deltas that are named, the node \
+             holds up 64 things already, or the siblings that they touch are more than 2 MiB together"
+        }
     }
 }
 

@@ -95,7 +95,7 @@ async fn put_in_force(sequencer: &Sequencer, config: &Config) -> Result<(), Star
             let applied = sequencer.read();
             match &wanted.namespace {
                 None => applied.fold.limits().satisfy(wanted),
-                Some(name) => applied.fold.namespace(name).is_some_and(|view| view.limits().satisfy(wanted)),
+                Some(name) => applied.fold.namespace(name).is_some_and(|view| view.has_own(wanted)),
             }
         };
         if !holds {

@@ -83,7 +83,7 @@ impl World {
                 }
                 Part::Trimmed(upto) => {
                     let all = events(was);
-                    all.iter().all(|event| event.at.0 > *upto) && *upto <= truth.trimmed(space, it.row)
+                    all.iter().all(|event| event.at.0 > *upto) && *upto <= truth.trimmed_beside(space, it.row)
                 }
                 Part::Holder(who, _, value) => holder(was, Some(*who)) == value.as_ref(),
             };

@@ -31,6 +31,9 @@ impl<V> Default for Siblings<V> {
 impl<V> Siblings<V> {
     /// How many stand side by side; of more the oldest goes.
     pub const MAX: usize = 64;
+    /// Bytes that they may have together; of more the oldest goes, but never the newest. A row must fit into an answer, and
+    /// everybody who follows it gets the whole of it.
+    pub const MAX_BYTES: usize = Value::MAX_BYTES;
 
     /// Puts back what [`Siblings::iter`] gave.
     pub fn from_list(mut values: Vec<(Revision, V)>) -> Self {
@@ -54,15 +57,21 @@ impl<V> Siblings<V> {
         self.values.shrink_to_fit();
     }
 
-    /// Binds a write at the revision `at`, which is above all that are there. Returns whether the oldest value had to
-    /// go although nobody took it away.
-    pub fn write(&mut self, as_of: Revision, at: Revision, value: V) -> bool {
+    /// Binds a write at the revision `at`, which is above all that are there; `len` is what a value has. Returns how many
+    /// of the oldest had to go although nobody took them away.
+    pub fn write(&mut self, as_of: Revision, at: Revision, value: V, len: impl Fn(&V) -> usize) -> usize {
         self.values.retain(|(at, _)| *at > as_of);
         self.values.push((at, value));
-        let crowded = self.values.len() > Self::MAX;
-        if crowded {
-            self.values.remove(0);
+        let (mut bytes, mut kept) = (0, 0);
+        for (_, value) in self.values.iter().rev() {
+            bytes += len(value);
+            if kept > 0 && (kept == Self::MAX || bytes > Self::MAX_BYTES) {
+                break;
+            }
+            kept += 1;
         }
+        let crowded = self.values.len() - kept;
+        self.values.drain(..crowded);
         self.values.shrink_to_fit();
         crowded
     }
@@ -100,7 +109,7 @@ mod tests {
             for (at, (write, value, seen)) in steps.iter().enumerate() {
                 let (dot, as_of) = (at as u64 + 1, seen.index(at + 1) as u64);
                 if *write {
-                    row.write(Revision(as_of), Revision(dot), *value);
+                    row.write(Revision(as_of), Revision(dot), *value, |_| 1);
                     bound.push(Whole { written: [(dot, *value)].into(), covered: as_of });
                 } else {
                     row.remove(Revision(as_of));
@@ -122,18 +131,31 @@ mod tests {
     #[test]
     fn writes_that_did_not_see_each_other_stay_until_somebody_has_seen_them() {
         let mut row = Siblings::default();
-        row.write(Revision(0), Revision(1), 'a');
-        row.write(Revision(0), Revision(2), 'b');
+        row.write(Revision(0), Revision(1), 'a', |_| 1);
+        row.write(Revision(0), Revision(2), 'b', |_| 1);
         assert_eq!(row.iter().count(), 2);
-        row.write(Revision(2), Revision(3), 'c');
+        row.write(Revision(2), Revision(3), 'c', |_| 1);
         assert_eq!(row.iter().collect::<Vec<_>>(), [(Revision(3), &'c')]);
     }
 
     #[test]
     fn of_more_than_64_the_oldest_goes() {
         let mut row = Siblings::default();
-        let crowded: Vec<bool> = (1..=65).map(|at| row.write(Revision(0), Revision(at), at)).collect();
-        assert_eq!(crowded.iter().filter(|it| **it).count(), 1);
+        let crowded: usize = (1..=65).map(|at| row.write(Revision(0), Revision(at), at, |_| 1)).sum();
+        assert_eq!(crowded, 1);
         assert_eq!(row.iter().next(), Some((Revision(2), &2)));
+    }
+
+    #[test]
+    fn values_that_are_too_large_together_make_room_for_the_newest() {
+        let (mut row, half) = (Siblings::default(), Siblings::<char>::MAX_BYTES / 2);
+        assert_eq!(row.write(Revision(0), Revision(1), 'a', |_| half), 0);
+        assert_eq!(row.write(Revision(0), Revision(2), 'b', |_| half), 0);
+        assert_eq!(row.write(Revision(0), Revision(3), 'c', |_| half), 1);
+        assert_eq!(
+            row.write(Revision(0), Revision(4), 'd', |_| 4 * half),
+            2,
+            "the newest stays, however large"
+        );
     }
 }

@@ -513,6 +513,8 @@ pub struct CollectionBegin {
     pub register_stamp: ::core::option::Option<u64>,
     #[prost(uint64, tag = "5")]
     pub remove_wins_mark: u64,
+    #[prost(uint64, tag = "6")]
+    pub events_mark: u64,
 }
 /// In the order of their chg; those that were never observable come first, by name.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -77,7 +77,7 @@ fn facts(error: &RelayError) -> Facts {
         }
         RelayError::NodeUnknown(_) => Facts::new(Code::NotFound, "NODE_UNKNOWN"),
         RelayError::NodeGone(_) | RelayError::NodeEnded(_) => Facts::new(Code::NotFound, "NODE_GONE"),
-        RelayError::Full { .. } | RelayError::InboxFull { .. } => {
+        RelayError::Full { .. } | RelayError::TooManyNamespaces { .. } | RelayError::InboxFull { .. } => {
             Facts::new(Code::ResourceExhausted, "QUOTA")
         }
         RelayError::OutcomeUnknown => Facts::new(Code::Aborted, "OUTCOME_UNKNOWN"),
@@ -114,6 +114,9 @@ impl From<RelayError> for Status {
             details.set_retry_info(Some(retry_after));
         }
         match &error {
+            RelayError::TooManyNamespaces { .. } => {
+                details.add_quota_failure_violation("namespaces", error.to_string());
+            }
             RelayError::InboxFull { .. } => {
                 details.add_quota_failure_violation("inbox", error.to_string());
             }
@@ -170,6 +173,7 @@ mod tests {
             refused(Reason::OutOfRange),
             refused(Reason::Quota),
             RelayError::Full { limit: 1 },
+            RelayError::TooManyNamespaces { limit: 1 },
             RelayError::NodeUnknown("n".into()),
             RelayError::NodeGone("n".into()),
             RelayError::NodeEnded("n".into()),

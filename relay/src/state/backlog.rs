@@ -284,7 +284,8 @@ impl<'a> Walk<'a> {
     fn mail(&mut self, node: NodeId) -> bool {
         for mail in self.state.inboxes.after(node, self.chunk.token.inbox) {
             if self.budget < mail.bytes() && !self.chunk.inbox.is_empty() {
-                self.chunk.rows_left += 1;
+                let left = self.state.inboxes.after(node, self.chunk.token.inbox).count();
+                self.chunk.rows_left += left as u64;
                 return true;
             }
             self.budget = self.budget.saturating_sub(mail.bytes());

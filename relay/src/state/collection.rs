@@ -46,6 +46,8 @@ pub(super) struct Marks {
     pub(super) register_stamp: Option<u64>,
     /// The newest remove of a dropped remove-wins row.
     pub(super) remove_wins: Revision,
+    /// The furthest trim of a dropped log of events.
+    pub(super) events: Revision,
 }
 
 /// One collection of one namespace.
@@ -181,6 +183,7 @@ impl Collection {
             }
             RowBody::Guarded(_, element) => self.mark_removed(element.state.removed),
             RowBody::GuardedFlag(_, flag) => self.mark_removed(flag.removed),
+            RowBody::EventsHead(_, head) => self.marks.events = self.marks.events.max(head.trimmed_upto),
             _ => {}
         }
         if let Some(hash) = self.hash_of(&row.body) {

@@ -20,7 +20,7 @@ pub(super) struct KeyId(pub(super) u32);
 pub(super) struct KeyEntry {
     pub(super) name: CompactString,
     pub(super) kind: Type,
-    /// The only row of a counter or a register.
+    /// The only row of a type that has but one, or the head of a log of events.
     pub(super) scalar: Option<RowId>,
     /// Rows of this key; a key without rows is forgotten.
     pub(super) rows: u32,

@@ -354,13 +354,16 @@ impl Members {
         }
     }
 
-    /// Drops rows of ended members beyond the cap, as in every collection.
-    pub(super) fn collect(&mut self, at_least: usize) {
+    /// Drops rows of ended members beyond the cap, as in every collection. Returns how many.
+    pub(super) fn collect(&mut self, at_least: usize) -> u64 {
+        let mut dropped = 0;
         while let Some((_, row)) = self.roster.drop_oldest_dead(at_least.max(self.roster.live_rows() / 4)) {
             if let Some(entry) = row.body.0 {
                 self.places.remove(&entry.node);
             }
+            dropped += 1;
         }
+        dropped
     }
 
     pub(super) fn is_untidy(&self) -> bool {

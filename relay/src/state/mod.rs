@@ -353,7 +353,8 @@ impl Fold {
             namespace.withdraw(gone.node, at);
             namespace.forget_ended(now.log_time_ms, &limits);
         }
-        namespace.members.collect(usize::try_from(limits.dead_rows_min).unwrap_or(usize::MAX));
+        let at_least = usize::try_from(limits.dead_rows_min).unwrap_or(usize::MAX);
+        namespace.collapsed.dead_rows += namespace.members.collect(at_least);
         self.note_untidy(number);
         ended
     }

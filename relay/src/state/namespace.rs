@@ -1,6 +1,6 @@
 //! One namespace: its collections, its members, its idempotency ids; and how it is read.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use dormouse_proto::{
     ids::{Collection as Name, NodeId, Revision},
@@ -14,25 +14,15 @@ use super::{
     collapsed::Collapsed,
     collection::Collection,
     inbox::{Inboxes, MailCounts},
-    keys::KeyId,
     members::{Member, Members, RosterEntry, Tombstone},
     once::OnceIds,
-    policy::Limits,
+    policy::{Limits, amend},
     presences::Presences,
     shown::{self, ReadBounds, Touched},
 };
 
 /// The number under which the members' rows are addressed in tokens; collections follow from 1.
 pub(super) const ROSTER: usize = 0;
-
-/// An append to a log of events, to be trimmed when it is too old.
-#[derive(Clone, Copy, Debug)]
-struct Aging {
-    at_ms: u64,
-    at: Revision,
-    collection: usize,
-    log: KeyId,
-}
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct NamespaceState {
@@ -46,8 +36,8 @@ pub(super) struct NamespaceState {
     pub(super) own: Policy,
     /// ... and those in force.
     pub(super) limits: Limits,
-    /// Appends, oldest first.
-    aging: VecDeque<Aging>,
+    /// The logs of events that hold something: the revision of the oldest entry, the collection, the key.
+    ages: BTreeSet<(Revision, usize, String)>,
     names: HashMap<Name, usize, RandomState>,
     /// In the order of their creation, which is the log's and so alike on every relay.
     collections: Vec<Collection>,
@@ -84,11 +74,15 @@ impl NamespaceState {
 
     /// The collection of that name, made if it is new.
     pub(super) fn collection_mut(&mut self, name: &Name) -> &mut Collection {
-        let number = match self.names.get(name) {
+        let number = self.find_or_add(name);
+        &mut self.collections[number]
+    }
+
+    pub(super) fn find_or_add(&mut self, name: &Name) -> usize {
+        match self.names.get(name) {
             Some(number) => *number,
             None => self.add(Collection::new(name.clone())),
-        };
-        &mut self.collections[number]
+        }
     }
 
     pub(super) fn add(&mut self, collection: Collection) -> usize {
@@ -143,62 +137,60 @@ impl NamespaceState {
         }
     }
 
-    /// An append will be too old some day.
-    pub(super) fn ages(&mut self, collection: &str, log: KeyId, at: Revision, at_ms: u64) {
-        if let Some(collection) = self.find(collection) {
-            self.aging.push_back(Aging { at_ms, at, collection, log });
+    /// Changes a log of events, and notes how old its oldest entry is then.
+    pub(super) fn change_log<T>(
+        &mut self,
+        collection: usize,
+        key: &str,
+        change: impl FnOnce(&mut Collection) -> T,
+    ) -> T {
+        let rows = &mut self.collections[collection];
+        let before = rows.oldest_event(key);
+        let done = change(rows);
+        let after = rows.oldest_event(key);
+        if before != after {
+            let place = |at| (at, collection, key.to_owned());
+            before.map(|at| self.ages.remove(&place(at)));
+            after.map(|at| self.ages.insert(place(at)));
         }
+        done
     }
 
-    /// Trims events that are too old, at most so many appends; those of one revision go together.
-    pub(super) fn trim_aged(&mut self, log_time_ms: u64, at: Revision, at_most: usize) {
+    /// Trims events that are too old, of at most so many logs. What is left is trimmed by the next digest.
+    fn trim_aged(&mut self, log_time_ms: u64, at: Revision, logs: usize) {
+        /// What one record may drop: some ten milliseconds' work.
+        const ENTRIES: usize = 65_536;
         let dead_rows_min = usize::try_from(self.limits.dead_rows_min).unwrap_or(usize::MAX);
-        let mut trimmed = 0;
-        while let Some(oldest) = self.aging.front().copied() {
-            let too_young = log_time_ms.saturating_sub(oldest.at_ms) <= self.limits.events_age_ms;
-            if too_young || trimmed >= at_most {
+        let age_ms = self.limits.events_age_ms;
+        let mut left = ENTRIES;
+        for _ in 0..logs {
+            let Some((_, collection, key)) = self.ages.first().cloned() else { return };
+            let is_old = |at_ms: u64| log_time_ms.saturating_sub(at_ms) > age_ms;
+            // Revisions and log time rise together, so if the oldest of all is young, all are.
+            let Some(upto) = self.collections[collection].aged_upto(&key, is_old, left) else { return };
+            let dropped = self.change_log(collection, &key, |rows| rows.trim_events(&key, upto, at));
+            self.collapsed.events += dropped;
+            self.after_change(collection, dead_rows_min);
+            left = left.saturating_sub(usize::try_from(dropped).unwrap_or(usize::MAX));
+            if left == 0 {
                 return;
             }
-            for Aging { at: upto, collection, log, .. } in self.aged_with(oldest.at) {
-                let dropped = self.collections[collection].trim_events(log, upto, at);
-                if dropped > 0 {
-                    // What something else has trimmed before is not counted: a relay that started since does not know of it.
-                    trimmed += 1;
-                    self.collapsed.events += dropped;
-                    self.after_change(collection, dead_rows_min);
-                }
-            }
         }
     }
 
-    /// Takes out the oldest appends, all of that revision, in the order of their names: that in which they were appended
-    /// is not known after a restart.
-    fn aged_with(&mut self, at: Revision) -> Vec<Aging> {
-        let count = self.aging.iter().take_while(|it| it.at == at).count();
-        let mut aged: Vec<Aging> = self.aging.drain(..count).collect();
-        if count > 1 {
-            let name = |it: &Aging| self.collections[it.collection].keys().entry(it.log).name.clone();
-            aged.sort_by_cached_key(|it| (it.collection, name(it)));
-        }
-        aged
-    }
-
-    /// After a restore: what ages, in the order in which it was appended.
-    pub(super) fn restore_aging(&mut self) {
-        let appends = self.collections.iter().enumerate().flat_map(|(collection, it)| {
-            let of = move |(at_ms, log, at)| Aging { at_ms, at, collection, log };
-            it.appends().into_iter().map(of)
+    /// After a restore: how old the logs are.
+    pub(super) fn restore_ages(&mut self) {
+        let logs = self.collections.iter().enumerate().flat_map(|(collection, it)| {
+            it.oldest_events().map(move |(at, key)| (at, collection, key.to_owned()))
         });
-        let mut aging: Vec<Aging> = appends.collect();
-        aging.sort_by_key(|it| it.at);
-        self.aging = aging.into();
+        self.ages = logs.collect();
     }
 
     /// Something here waits for log time to pass.
     pub(super) fn awaits_log_time(&self) -> bool {
         self.members.tombstone_count() > 0
             || self.once.len() > 0
-            || !self.aging.is_empty()
+            || !self.ages.is_empty()
             || self.inboxes.all_waiting().0 > 0
     }
 
@@ -206,7 +198,7 @@ impl NamespaceState {
     pub(super) fn pass_time(&mut self, log_time_ms: u64, at: Revision, at_most: usize) {
         let limits = self.limits;
         self.forget_ended(log_time_ms, &limits);
-        self.collapsed.once_ids += self.once.forget(log_time_ms, &limits);
+        self.once.forget(log_time_ms, &limits);
         self.inboxes.expire(log_time_ms, at_most);
         self.trim_aged(log_time_ms, at, at_most);
     }
@@ -369,7 +361,7 @@ impl<'a> View<'a> {
 
     /// What was dropped because there was too much of it, since this process began.
     pub fn collapsed(&self) -> Collapsed {
-        self.state.collapsed
+        Collapsed { once_ids: self.state.once.forgotten, ..self.state.collapsed }
     }
 
     /// The limits in force.
@@ -377,10 +369,16 @@ impl<'a> View<'a> {
         &self.state.limits
     }
 
+    /// Whether the limits of its own are what that policy names.
+    pub fn has_own(&self, wanted: &Policy) -> bool {
+        let mut own = self.state.own.clone();
+        amend(&mut own, wanted);
+        own == self.state.own
+    }
+
     /// Writes the rows that deltas touched, as they are now, into `rows`.
     ///
-    /// A row that is exactly what its delta asked for is left out: a set element that is present after an add or absent
-    /// after a remove.
+    /// A row that is exactly what its delta asked for is left out, of the types whose delta says what becomes of them.
     ///
     /// Answers whether all of them are in `rows`; it stops soon after `max_bytes`.
     pub fn write_touched(&self, touched: &Touched<'_>, max_bytes: usize, rows: &mut RowWriter<'_>) -> bool {

@@ -53,6 +53,8 @@ pub(super) type Outcome = Result<Revision, Reason>;
 pub(super) struct OnceIds {
     known: HashMap<OnceKey, Outcome>,
     order: VecDeque<(OnceKey, u64)>,
+    /// How many were dropped since this process began; not part of the state.
+    pub(super) forgotten: u64,
 }
 
 impl OnceIds {
@@ -79,19 +81,17 @@ impl OnceIds {
         self.forget(log_time_ms, limits);
     }
 
-    /// Drops ids that are too old or too many. Returns how many.
-    pub(super) fn forget(&mut self, log_time_ms: u64, limits: &Limits) -> u64 {
-        let mut forgotten = 0;
+    /// Drops ids that are too old or too many.
+    pub(super) fn forget(&mut self, log_time_ms: u64, limits: &Limits) {
         while let Some((key, at)) = self.order.front() {
             if log_time_ms.saturating_sub(*at) <= limits.once_ms && self.known.len() as u64 <= limits.once_max
             {
-                break;
+                return;
             }
             self.known.remove(key);
             self.order.pop_front();
-            forgotten += 1;
+            self.forgotten += 1;
         }
-        forgotten
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (OnceKey, u64, Outcome)> {

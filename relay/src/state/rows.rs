@@ -210,7 +210,9 @@ impl<B: Body> Table<B> {
             }
             _ => {}
         }
-        if dead && touched != before.touched {
+        // A row that dies in the record that touched it while it lived is news to the queue all the same.
+        let is_news = !before.dead || touched != before.touched;
+        if dead && is_news && self.dead.back() != Some(&(touched, id)) {
             self.enqueue_dead(touched, id);
         }
     }

@@ -11,7 +11,7 @@ use super::{process::Process, report};
 
 const LOG: &str = "orders/clicks";
 /// Events in a second: twelve million in an hour.
-const PACE: f64 = 3_334.0;
+const PACE: u128 = 3_334;
 /// How long the pace is kept.
 const PERIOD: Duration = Duration::from_secs(12);
 
@@ -71,7 +71,7 @@ async fn post(relay: Relay, per_post: usize, period: Duration) -> usize {
     let (relay, started) = (std::sync::Arc::new(relay), Instant::now());
     let (mut posted, mut posts) = (0, tokio::task::JoinSet::new());
     while started.elapsed() < period {
-        let due = (started.elapsed().as_secs_f64() * PACE) as usize;
+        let due = usize::try_from(started.elapsed().as_millis() * PACE / 1_000).expect("a few seconds");
         while posted + per_post <= due {
             let (relay, events) = (relay.clone(), (posted..posted + per_post).map(click).collect());
             posts.spawn(async move { relay.append(LOG, events).await.expect("it is taken") });

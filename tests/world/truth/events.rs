@@ -45,7 +45,8 @@ impl EventLog {
         newest > 0
     }
 
-    /// Of too many entries the oldest go, an eighth of the bound at once and whole revisions.
+    /// Of too many entries the oldest go, an eighth of the bound at once and whole revisions; never what the record
+    /// that makes them too many has itself appended.
     pub(super) fn retain(&mut self, limits: &Limits, at: u64) {
         let most = limits.most(|it| it.events_max);
         let count = self.there().count() as u64;
@@ -53,7 +54,8 @@ impl EventLog {
             return;
         }
         let surplus = usize::try_from(count - (most - most / 8)).expect("few entries");
-        let upto = self.there().nth(surplus - 1).map_or(0, |entry| entry.event.at.0);
+        let older = self.there().take(surplus).filter(|entry| entry.event.at.0 < at);
+        let upto = older.last().map_or(0, |entry| entry.event.at.0);
         self.trim(upto, at);
     }
 

@@ -120,9 +120,12 @@ impl Truth {
         self.ledger.spaces[space].rows[row].log.author_of(at)
     }
 
-    /// How far a log of events was ever trimmed.
-    pub fn trimmed(&self, space: usize, row: RowNo) -> u64 {
-        self.ledger.spaces[space].rows[row].log.trimmed
+    /// How far any log of events in the collection of that row was ever trimmed: a log that begins anew begins there,
+    /// for the fold keeps one trim point for all logs of a collection whose heads it has dropped.
+    pub fn trimmed_beside(&self, space: usize, row: RowNo) -> u64 {
+        let (all, rows) = (rows::all(), &self.ledger.spaces[space].rows);
+        let beside = all.iter().zip(rows).filter(|(it, _)| it.collection == all[row].collection);
+        beside.map(|(_, truth)| truth.log.trimmed).max().unwrap_or(0)
     }
 
     /// The messages that waited for a node at a revision.

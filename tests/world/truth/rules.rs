@@ -240,9 +240,6 @@ impl Books {
         }
         let log = &mut self.rows[row].log;
         log.trim(events.trim_upto.0, by.at);
-        if fresh.is_empty() {
-            return Ok(());
-        }
         let author = by.author.map(|(node, _)| node);
         for (index, payload) in fresh {
             log.append((by.at, index), payload, author, by.log_time_ms);

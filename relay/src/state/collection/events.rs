@@ -34,24 +34,23 @@ pub(in crate::state) struct Appending {
 }
 
 impl Collection {
-    /// Appends entries; the number of each is its place in its delta. Returns the log's key, if there was anything.
-    pub(in crate::state) fn append_events<'v>(
-        &mut self,
-        key: &str,
-        values: impl Iterator<Item = (u32, &'v Value)>,
-        by: Appending,
-    ) -> Option<KeyId> {
-        let mut values = values.peekable();
-        values.peek()?;
+    /// Appends entries; the number of each is its place in its delta.
+    pub(in crate::state) fn append_events(&mut self, key: &str, values: &[(u32, &Value)], by: Appending) {
+        if values.is_empty() {
+            return;
+        }
+        // What a log of that name had dropped may have been news to somebody: who was before it must hear of a gap.
+        let begun = EventsHead { trimmed_upto: self.marks.events, ..EventsHead::default() };
         let head = self.scalar_id(key, Type::Events);
-        let make = |key| RowBody::EventsHead(key, EventsHead::default());
-        let head = head.or_else(|| self.insert_scalar(key, Type::Events, make))?;
-        let key = self.table.row(head).body.key()?;
+        let head =
+            head.or_else(|| self.insert_scalar(key, Type::Events, |key| RowBody::EventsHead(key, begun)));
+        let Some(head) = head else { return };
+        let Some(key) = self.table.row(head).body.key() else { return };
         let mut appended = 0;
         for (index, value) in values {
-            let event = encode_event(by.at, index, value, by.author, by.stamp_ms);
-            self.append_entry(key, Entry { index, at_ms: by.log_time_ms, event }, by.at)?;
-            appended += 1;
+            let event = encode_event(by.at, *index, value, by.author, by.stamp_ms);
+            let entry = Entry { index: *index, at_ms: by.log_time_ms, event };
+            appended += u32::from(self.append_entry(key, entry, by.at).is_some());
         }
         // Of the head nothing is observable but its trim point.
         self.change(head, by.at, |body| {
@@ -61,7 +60,6 @@ impl Collection {
             }
             false
         });
-        Some(key)
     }
 
     fn append_entry(&mut self, key: KeyId, entry: Entry, at: Revision) -> Option<()> {
@@ -106,7 +104,11 @@ impl Collection {
     }
 
     /// Drops the entries up to a revision. Returns how many.
-    pub(in crate::state) fn trim_events(&mut self, key: KeyId, upto: Revision, at: Revision) -> u64 {
+    pub(in crate::state) fn trim_events(&mut self, key: &str, upto: Revision, at: Revision) -> u64 {
+        self.events_key(key).map_or(0, |key| self.trim_log(key, upto, at))
+    }
+
+    fn trim_log(&mut self, key: KeyId, upto: Revision, at: Revision) -> u64 {
         let Some(queue) = self.events.get_mut(&key) else { return 0 };
         let count = queue.entries.partition_point(|id| self.table.row(*id).chg <= upto);
         if count == 0 {
@@ -143,7 +145,8 @@ impl Collection {
     }
 
     /// Keeps a log within its bounds, in steps of an eighth: not one trim for each append. Returns how many entries went.
-    pub(in crate::state) fn retain_events(&mut self, key: KeyId, limits: &Limits, at: Revision) -> u64 {
+    pub(in crate::state) fn retain_events(&mut self, key: &str, limits: &Limits, at: Revision) -> u64 {
+        let Some(key) = self.events_key(key) else { return 0 };
         let Some(queue) = self.events.get(&key) else { return 0 };
         let (count, bytes) = (queue.entries.len() as u64, queue.bytes);
         if count <= limits.events_max && bytes <= limits.events_bytes_max {
@@ -153,15 +156,16 @@ impl Collection {
         let keep_bytes = limits.events_bytes_max - limits.events_bytes_max / 8;
         let (mut left, mut left_bytes, mut upto) = (count, bytes, Revision::ZERO);
         for id in &queue.entries {
-            if left <= keep && left_bytes <= keep_bytes {
+            let row = self.table.row(*id);
+            // What this very record appends was promised to whoever appended it.
+            if (left <= keep && left_bytes <= keep_bytes) || row.chg == at {
                 break;
             }
-            let row = self.table.row(*id);
             left -= 1;
             left_bytes -= if let RowBody::Event(_, entry) = &row.body { entry.event.len() as u64 } else { 0 };
             upto = row.chg;
         }
-        self.trim_events(key, upto, at)
+        self.trim_log(key, upto, at)
     }
 
     /// Puts an entry of a snapshot into the queue of its log; entries come in order.
@@ -173,18 +177,29 @@ impl Collection {
         }
     }
 
-    /// Every append that is still there: log time, log, revision. In no order.
-    pub(in crate::state) fn appends(&self) -> Vec<(u64, KeyId, Revision)> {
-        let mut appends = Vec::new();
-        for (key, queue) in &self.events {
-            for id in &queue.entries {
-                let row = self.table.row(*id);
-                if let RowBody::Event(_, entry) = &row.body {
-                    appends.push((entry.at_ms, *key, row.chg));
-                }
-            }
-        }
-        appends.dedup();
-        appends
+    /// The revision of the oldest entry of a log; `None`: it is empty, or not there.
+    pub(in crate::state) fn oldest_event(&self, key: &str) -> Option<Revision> {
+        let queue = self.events.get(&self.events_key(key)?)?;
+        queue.entries.front().map(|id| self.table.row(*id).chg)
+    }
+
+    /// The same of all logs that hold something, in no order.
+    pub(in crate::state) fn oldest_events(&self) -> impl Iterator<Item = (Revision, &str)> {
+        self.events.iter().filter_map(|(key, queue)| {
+            let oldest = self.table.row(*queue.entries.front()?).chg;
+            Some((oldest, self.keys.entry(*key).name.as_str()))
+        })
+    }
+
+    /// The newest revision of a log that is too old, of about so many entries at the most; `None`: nothing is.
+    pub(in crate::state) fn aged_upto(
+        &self,
+        key: &str,
+        is_old: impl Fn(u64) -> bool,
+        at_most: usize,
+    ) -> Option<Revision> {
+        let entries = self.entries_after(self.events_key(key)?, Revision::ZERO);
+        let old = entries.take_while(|(_, entry)| is_old(entry.at_ms)).take(at_most.max(1));
+        old.last().map(|(at, _)| at)
     }
 }

@@ -161,27 +161,37 @@ impl Collection {
         self.book(key, id);
     }
 
-    /// Returns whether a value had to go although nobody took it away.
+    /// Bytes of the siblings under a key that a write which saw them as of `as_of` leaves there.
+    pub(in crate::state) fn sibling_bytes(&self, key: &str, as_of: Revision) -> usize {
+        match self.scalar(key, Type::Siblings) {
+            Some(RowBody::Siblings(_, siblings)) => {
+                siblings.iter().filter(|(at, _)| *at > as_of).map(|(_, value)| 24 + value.len()).sum()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Returns how many values had to go although nobody took them away.
     pub(in crate::state) fn write_siblings(
         &mut self,
         key: &str,
         value: Option<EncodedValue>,
         as_of: Revision,
         at: Revision,
-    ) -> bool {
+    ) -> usize {
         let found = self.scalar_id(key, Type::Siblings);
         if found.is_none() && value.is_none() {
-            return false; // nothing there: nothing to take away
+            return 0; // nothing there: nothing to take away
         }
         let make = |key| RowBody::Siblings(key, Siblings::default());
-        let Some(id) = found.or_else(|| self.insert_scalar(key, Type::Siblings, make)) else { return false };
-        let mut crowded = false;
+        let Some(id) = found.or_else(|| self.insert_scalar(key, Type::Siblings, make)) else { return 0 };
+        let mut crowded = 0;
         self.change(id, at, |body| {
             let RowBody::Siblings(_, siblings) = body else { return false };
             let was = siblings.iter().count();
             match value {
                 Some(value) => {
-                    crowded = siblings.write(as_of, at, value);
+                    crowded = siblings.write(as_of, at, value, |value| value.len());
                     true
                 }
                 None => {

@@ -47,7 +47,7 @@ fn bind_rows(namespace: &mut NamespaceState, delta: &Delta, context: &Context<'_
         Change::Siblings(change) => {
             let value = change.value.as_ref().map(encode_value);
             let crowded = collection.write_siblings(key, value, context.resolve(change.as_of), at);
-            namespace.collapsed.siblings += u64::from(crowded);
+            namespace.collapsed.siblings += crowded as u64;
         }
         Change::GrowOnlySet(change) => {
             change.add.iter().for_each(|element| collection.grow(key, element.as_str(), at));
@@ -132,17 +132,15 @@ fn bind_events(namespace: &mut NamespaceState, delta: &Delta, change: &EventsDel
         log_time_ms: context.log_time_ms,
         stamp_ms: context.stamp_ms,
     };
-    let collection = namespace.collection_mut(&delta.collection);
-    if change.trim_upto > Revision::ZERO
-        && let Some(log) = collection.events_key(key)
-    {
-        collection.trim_events(log, change.trim_upto, context.at);
-    }
-    if let Some(log) = collection.append_events(key, fresh.into_iter(), by) {
-        let trimmed = collection.retain_events(log, context.limits, context.at);
-        namespace.collapsed.events += trimmed;
-        namespace.ages(name, log, context.at, context.log_time_ms);
-    }
+    let number = namespace.find_or_add(&delta.collection);
+    let trimmed = namespace.change_log(number, key, |collection| {
+        if change.trim_upto > Revision::ZERO {
+            collection.trim_events(key, change.trim_upto, context.at);
+        }
+        collection.append_events(key, &fresh, by);
+        collection.retain_events(key, context.limits, context.at)
+    });
+    namespace.collapsed.events += trimmed;
 }
 
 fn bind_presence(

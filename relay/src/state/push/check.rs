@@ -6,7 +6,7 @@ use dormouse_proto::{
     ids::Revision,
     lattice::{
         Change, CounterDelta, Delta, EventsDelta, FlagDelta, PRESENCES_PER_NODE, PresenceDelta,
-        RegisterDelta, RemoveWinsSetDelta, Type,
+        RegisterDelta, RemoveWinsSetDelta, Type, Value,
     },
     traps::Trap,
 };
@@ -29,10 +29,10 @@ pub(super) fn check(
     for (nth, reason) in offences.take(Refused::NAMED) {
         refused.get_or_insert(Refused { reason, deltas: Vec::new() }).deltas.push(nth);
     }
-    if refused.is_none()
-        && (quota::exceeds(namespace, deltas, context) || holds_up_too_much(namespace, deltas, context))
-    {
-        refused = Some(Refused { reason: Reason::Quota, deltas: Vec::new() });
+    if refused.is_none() {
+        let named = too_much(namespace, deltas, context);
+        let all = named.is_empty() && quota::exceeds(namespace, deltas, context);
+        refused = (all || !named.is_empty()).then_some(Refused { reason: Reason::Quota, deltas: named });
     }
     refused.map_or(Ok(()), Err)
 }
@@ -189,20 +189,51 @@ fn check_disable_wins(
     Ok(())
 }
 
-/// What one node holds up is bounded, because the record that ends it takes all of it away at once.
-fn holds_up_too_much(namespace: &NamespaceState, deltas: &[Delta], context: &Context<'_>) -> bool {
-    let Some((node, _)) = context.author else { return false };
-    let mut more = deltas.iter().filter(|it| is_held_up(it)).peekable();
-    if more.peek().is_none() {
-        return false;
-    }
-    let holds = |delta: &Delta| {
-        let collection = namespace.collection(delta.collection.as_str());
-        collection.and_then(|it| it.presence(delta.key.as_str(), node)).is_some_and(|it| !it.is_dead())
-    };
-    namespace.presences.of(node) + more.filter(|delta| !holds(delta)).count() > PRESENCES_PER_NODE
+/// Deltas that are too much by themselves, whatever room there is.
+fn too_much(namespace: &NamespaceState, deltas: &[Delta], context: &Context<'_>) -> Vec<u32> {
+    let mut named = held_up_too_much(namespace, deltas, context);
+    named.extend(too_many_siblings(namespace, deltas, context));
+    named.truncate(Refused::NAMED);
+    named
 }
 
-fn is_held_up(delta: &Delta) -> bool {
-    matches!(&delta.change, Change::Presence(PresenceDelta { value: Some(_) }))
+/// What one node holds up is bounded, because the record that ends it takes all of it away at once.
+fn held_up_too_much(namespace: &NamespaceState, deltas: &[Delta], context: &Context<'_>) -> Vec<u32> {
+    let Some((node, _)) = context.author else { return Vec::new() };
+    let presences = (0_u32..).zip(deltas).filter_map(|(nth, delta)| match &delta.change {
+        Change::Presence(PresenceDelta { value }) => {
+            let collection = namespace.collection(delta.collection.as_str());
+            let state = collection.and_then(|it| it.presence(delta.key.as_str(), node));
+            Some((nth, value.is_some(), state.is_some_and(|it| !it.is_dead())))
+        }
+        _ => None,
+    });
+    let (mut more, mut withdrawn) = (Vec::new(), 0);
+    for (nth, holds, held) in presences {
+        match (holds, held) {
+            (true, false) => more.push(nth),
+            (false, true) => withdrawn += 1,
+            _ => {}
+        }
+    }
+    let room = (PRESENCES_PER_NODE + withdrawn).saturating_sub(namespace.presences.of(node));
+    more.split_off(more.len().min(room))
+}
+
+/// Rows of one revision are never split over answers, and siblings are told as a whole: what they are together after this
+/// push has to fit into one.
+fn too_many_siblings(namespace: &NamespaceState, deltas: &[Delta], context: &Context<'_>) -> Vec<u32> {
+    const BYTES: usize = 2 << 20;
+    let (mut bytes, mut named) = (0, Vec::new());
+    for (nth, delta) in (0_u32..).zip(deltas) {
+        let Change::Siblings(change) = &delta.change else { continue };
+        let collection = namespace.collection(delta.collection.as_str());
+        let as_of = context.resolve(change.as_of);
+        bytes += collection.map_or(0, |it| it.sibling_bytes(delta.key.as_str(), as_of));
+        bytes += change.value.as_ref().map_or(0, Value::len);
+        if bytes > BYTES {
+            named.push(nth);
+        }
+    }
+    named
 }

@@ -1,14 +1,16 @@
-//! What a namespace may grow to. What removes, trims or renews always passes.
+//! What a namespace may grow to. What removes, trims or renews passes; but where nothing was, a delete or a remove that has
+//! to be remembered is a row like any other.
 
 use dormouse_proto::{
-    ids::Element,
-    lattice::{Change, Delta, Type, Value},
+    ids::{Element, Revision},
+    lattice::{Append, Change, Delta, Value},
 };
 
 use super::Context;
 use crate::state::{
     collection::{Collection, PLACE_BYTES, ROW_BYTES, key_bytes, name_bytes},
     namespace::NamespaceState,
+    once::OnceKey,
 };
 
 /// Rows and bytes.
@@ -60,11 +62,7 @@ fn at_most(delta: &Delta) -> Growth {
         Change::Register(change) => one_row(value_len(change.value.as_ref())),
         Change::Siblings(change) => one_row(24 + value_len(change.value.as_ref())),
         Change::Presence(change) => one_row(HOLDER_BYTES + value_len(change.value.as_ref())),
-        Change::Events(change) => {
-            let payload: usize =
-                change.append.iter().map(|it| EVENT_BYTES + value_len(Some(&it.payload))).sum();
-            Growth::of(change.append.len(), change.append.len() * ROW_BYTES + payload).and(one_row(0))
-        }
+        Change::Events(change) => events(change.append.iter()),
         Change::Set(change) => elements(change.add.iter().map(Element::as_str), PLACE_BYTES),
         Change::GrowOnlySet(change) => elements(change.add.iter().map(Element::as_str), PLACE_BYTES),
         // A remove of what is not there is remembered.
@@ -82,6 +80,20 @@ const EVENT_BYTES: usize = 96;
 const GUARDED_BYTES: usize = PLACE_BYTES + 48;
 /// What a holder takes beside its value.
 const HOLDER_BYTES: usize = PLACE_BYTES + 152;
+
+/// Entries, and the head of their log.
+fn events<'a>(append: impl Iterator<Item = &'a Append>) -> Growth {
+    let one = |it: &Append| Growth::of(1, ROW_BYTES + EVENT_BYTES + value_len(Some(&it.payload)));
+    let entries = append.map(one).fold(Growth::default(), Growth::and);
+    if entries.rows == 0 { entries } else { entries.and(Growth::of(1, ROW_BYTES)) }
+}
+
+/// Its id says that it was appended before.
+fn is_repeated(namespace: &NamespaceState, delta: &Delta, append: &Append) -> bool {
+    let (collection, key) = (delta.collection.as_str(), delta.key.as_str());
+    let once = append.id.as_ref().map(|id| OnceKey::of_event(collection, key, id.as_str()));
+    once.is_some_and(|once| namespace.once.get(once).is_some())
+}
 
 fn elements<'a>(names: impl Iterator<Item = &'a str>, beside: usize) -> Growth {
     let one = |name: &str| Growth::of(1, ROW_BYTES + beside + name_bytes(name));
@@ -107,8 +119,11 @@ fn exactly(namespace: &NamespaceState, delta: &Delta, context: &Context<'_>) -> 
             let all = added.chain(&change.remove).map(Element::as_str);
             with_key(collection, delta, elements(all.filter(|it| !known(it)), GUARDED_BYTES))
         }
-        Change::Events(change) if change.append.is_empty() => Growth::default(),
-        Change::Events(_) => at_most(delta),
+        Change::Events(change) => {
+            let fresh = change.append.iter().filter(|it| !is_repeated(namespace, delta, it));
+            with_key(collection, delta, events(fresh))
+        }
+        Change::Counter(change) if change.amount == 0 && change.once.is_empty() => Growth::default(),
         Change::Presence(change) if change.value.is_none() => Growth::default(),
         Change::Presence(change) => {
             let held = collection.zip(context.author).and_then(|(it, (node, _))| it.presence(key, node));
@@ -124,7 +139,7 @@ fn exactly(namespace: &NamespaceState, delta: &Delta, context: &Context<'_>) -> 
         | Change::Flag(_)
         | Change::DisableWinsFlag(_)
         | Change::Max(_)
-        | Change::Min(_) => scalar(collection, delta, kind),
+        | Change::Min(_) => scalar(collection, delta, context),
     }
 }
 
@@ -136,16 +151,20 @@ fn with_key(collection: Option<&Collection>, delta: &Delta, rows: Growth) -> Gro
 }
 
 /// One row for the key: new, or as much larger as its content becomes.
-fn scalar(collection: Option<&Collection>, delta: &Delta, kind: Type) -> Growth {
+fn scalar(collection: Option<&Collection>, delta: &Delta, context: &Context<'_>) -> Growth {
     let key = delta.key.as_str();
-    let known = collection.filter(|it| it.scalar_id(key, kind).is_some());
+    let known = collection.filter(|it| it.scalar_id(key, delta.change.kind()).is_some());
     let Some(collection) = known else { return at_most(delta) };
     let content = match &delta.change {
         Change::Register(change) => {
             let was = collection.register(key).and_then(|it| it.value.as_ref()).map_or(0, |it| it.len());
             value_len(change.value.as_ref()).saturating_sub(was)
         }
-        Change::Siblings(change) if change.value.is_some() => 24 + value_len(change.value.as_ref()),
+        Change::Siblings(change) => {
+            let was = collection.sibling_bytes(key, Revision::ZERO);
+            let left = collection.sibling_bytes(key, context.resolve(change.as_of));
+            (left + 24 + value_len(change.value.as_ref())).saturating_sub(was)
+        }
         _ => 0,
     };
     Growth::of(0, content)

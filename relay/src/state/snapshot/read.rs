@@ -171,7 +171,7 @@ impl Restore {
         }
         if let Kind::End(end) = kind {
             self.ended = true;
-            self.fold.namespaces.iter_mut().for_each(NamespaceState::restore_aging);
+            self.fold.namespaces.iter_mut().for_each(NamespaceState::restore_ages);
             let whole = end.hash.as_ref() == self.hasher.digest128().to_le_bytes();
             return if whole { Ok(()) } else { Err(RestoreError::Hash) };
         }
@@ -234,6 +234,7 @@ impl Restore {
             register: Revision(begin.register_mark),
             register_stamp: begin.register_stamp,
             remove_wins: Revision(begin.remove_wins_mark),
+            events: Revision(begin.events_mark),
         };
         self.collection = Some(Filling {
             collection,

@@ -22,11 +22,13 @@ use crate::state::{
     rows::{Body as _, Row},
 };
 
-/// Rows of one part.
+/// Rows of one part, ...
 const BATCH: usize = 512;
+/// ... and bytes beyond which a part is not made longer: a reader takes it as a whole.
+const PART_BYTES: usize = 1 << 20;
 
 impl Fold {
-    /// Writes the state piece by piece; `piece` gets at most some dozens of KiB at once.
+    /// Writes the state piece by piece; `piece` gets a few MiB at once at the most.
     pub fn write_snapshot(&self, mut piece: impl FnMut(&[u8])) {
         let mut hasher = Xxh3::new();
         self.write_parts(&mut |bytes| {
@@ -117,6 +119,7 @@ fn write_namespace(namespace: &NamespaceState, out: &mut impl FnMut(&[u8])) {
             register_mark: collection.marks.register.0,
             register_stamp: collection.marks.register_stamp,
             remove_wins_mark: collection.marks.remove_wins.0,
+            events_mark: collection.marks.events.0,
         };
         emit(Kind::Collection(begin), out);
         write_rows(collection, out);
@@ -132,7 +135,7 @@ fn write_rows(collection: &Collection, out: &mut impl FnMut(&[u8])) {
     let rows =
         unseen.into_iter().chain(collection.table().changed_after(Revision::ZERO).map(|(_, _, row)| row));
 
-    let (mut batch, mut last, mut ordinal) = (Vec::with_capacity(BATCH), None, 0_u32);
+    let (mut batch, mut bytes, mut last, mut ordinal) = (Vec::with_capacity(BATCH), 0, None, 0_u32);
     let mut dead: HashMap<*const Row<RowBody>, u32> = HashMap::new();
     for row in rows {
         if row.body.is_dead() {
@@ -140,7 +143,9 @@ fn write_rows(collection: &Collection, out: &mut impl FnMut(&[u8])) {
         }
         ordinal += 1;
         batch.push(stored_row(collection, row, &mut last));
-        if batch.len() == BATCH {
+        bytes += row.body.heap_bytes();
+        if batch.len() == BATCH || bytes >= PART_BYTES {
+            bytes = 0;
             emit(Kind::Rows(stored::Rows { rows: std::mem::take(&mut batch) }), out);
         }
     }
@@ -186,9 +191,11 @@ fn write_inboxes(inboxes: &Inboxes, out: &mut impl FnMut(&[u8])) {
             payload: mail.payload.to_vec().into(),
             expires_at_ms: mail.expires_at_ms,
         };
-        // The bounds of an inbox keep a part small.
-        let inbox = stored::Inbox { node_id: node.0, mails: mails.iter().map(mail).collect() };
-        emit(Kind::Inboxes(stored::Inboxes { inboxes: vec![inbox] }), out);
+        // A message has 64 KiB at the most, so that a part has a few MiB.
+        for some in mails.chunks(64) {
+            let inbox = stored::Inbox { node_id: node.0, mails: some.iter().map(mail).collect() };
+            emit(Kind::Inboxes(stored::Inboxes { inboxes: vec![inbox] }), out);
+        }
     }
 }
 

@@ -173,7 +173,7 @@ fn logs_survive_a_snapshot_and_age_on_alike() {
         let upto = Revision(story.fold.revision().0.saturating_sub(no % 5));
         let change = EventsDelta {
             append: (0..no % 4).map(|_| Append { payload: Value::Text("e".into()), id: None }).collect(),
-            trim_upto: if no % 7 == 0 { upto } else { Revision::ZERO },
+            trim_upto: if no.is_multiple_of(7) { upto } else { Revision::ZERO },
         };
         story.push(1, no, vec![delta(&key, Change::Events(change)), append(&format!("b{no}"), &["x"])]);
         story.say(Record::Digest(Digest { log_time_ms: no * 900, ..Digest::default() }));
@@ -189,47 +189,97 @@ fn logs_survive_a_snapshot_and_age_on_alike() {
     }
 }
 
+/// What this very record appends was promised to whoever appended it, so a trim can never reach it; but a trim that is
+/// asked for may name everything before, and then the places of those entries are free at once.
 #[test]
-fn the_place_of_an_entry_that_came_and_went_in_one_push_may_be_taken_at_once() {
+fn a_record_does_not_trim_what_it_appends() {
     let mut story = member();
-    story.policy(Policy { events_max: Some(2), ..Policy::default() });
-    // Three entries are one too many, so all of this revision go, and the counter gets the place of one of them.
-    story.bound(1, 1, vec![append("e", &["1", "2", "3"]), count("n", 1)]);
-    let chunk = story.pull(&story.everything());
-    assert_eq!(chunk.rows, 1, "the counter, once; of a log with no entry a new reader need not hear");
-    let mut bytes = Vec::new();
-    story.fold.write_snapshot(|piece| bytes.extend_from_slice(piece));
-    let restored = Fold::restore([&bytes]).expect("whole");
-    assert_eq!(restored.hash(), story.fold.hash());
-    let view = |fold: &Fold| fold.namespace(&Namespace::default()).map(|view| (view.rows(), view.bytes()));
-    assert_eq!(view(&restored), view(&story.fold));
+    story.policy(Policy { events_max: Some(500), ..Policy::default() });
+    let many = vec!["x"; 500];
+    story.bound(1, 1, vec![append("log", &many)]);
+    let last = story.bound(1, 2, vec![append("log", &many), count("n", 1)]);
+    let left = read(&story, "log", Revision::ZERO, 500);
+    assert_eq!(left.events.len(), 500);
+    assert!(left.events.iter().all(|event| event.revision == last.0));
+    agrees_with_its_snapshot(&story);
 }
 
-/// The same fold, from its own snapshot.
-fn restarted(story: &Story) -> Story {
+fn restored(story: &Story) -> Story {
     let mut bytes = Vec::new();
     story.fold.write_snapshot(|piece| bytes.extend_from_slice(piece));
     Story { fold: Fold::restore([&bytes]).expect("whole"), stamp_ms: story.stamp_ms }
 }
 
+fn agrees_with_its_snapshot(story: &Story) {
+    let sizes = |fold: &Fold| fold.namespace(&Namespace::default()).map(|view| (view.rows(), view.bytes()));
+    let restored = restored(story);
+    assert_eq!(restored.fold.hash(), story.fold.hash());
+    assert_eq!(sizes(&restored.fold), sizes(&story.fold));
+}
+
+fn digest(story: &mut Story, log_time_ms: u64) {
+    story.say(Record::Digest(Digest { log_time_ms, ..Digest::default() }));
+}
+
 #[test]
-fn a_relay_that_was_restarted_ages_events_like_one_that_was_not() {
-    let digest = |log_time_ms| Record::Digest(Digest { log_time_ms, ..Digest::default() });
+fn logs_that_were_appended_to_at_one_revision_age_in_one_order_before_and_after_a_restart() {
     let mut story = member();
-    story.policy(Policy { events_max: Some(1), events_age_ms: Some(10), ..Policy::default() });
-    story.bound(1, 1, vec![append("f", &["1"]), append("d", &["1"])]);
-    let mut again = restarted(&story);
-    for it in [&mut story, &mut again] {
-        it.say(digest(20));
+    story.policy(Policy { events_age_ms: Some(1_000), ..Policy::default() });
+    story.bound(1, 1, (0..20).map(|n| append(&format!("k{n}"), &["x"])).collect());
+    let mut other = restored(&story);
+    for it in [&mut story, &mut other] {
+        digest(it, 2_000);
     }
-    assert_eq!(again.fold.hash(), story.fold.hash(), "two logs that were appended to in one push");
-    // More appends than one record may trim by their age, all but one of them gone already for their number.
-    for no in 2..1_100 {
-        story.bound(1, no, vec![append("e", &["1"])]);
+    assert_eq!(other.fold.hash(), story.fold.hash());
+}
+
+#[test]
+fn what_went_through_a_log_is_not_remembered_by_how_it_ages() {
+    let mut story = member();
+    story.policy(Policy { events_age_ms: Some(1_000), ..Policy::default() });
+    let mut last = Revision::ZERO;
+    for no in 1..=1_100 {
+        let change = EventsDelta {
+            append: vec![Append { payload: Value::Text("x".into()), id: None }],
+            trim_upto: last,
+        };
+        last = story.bound(1, no, vec![delta("a", Change::Events(change))]);
     }
-    let mut again = restarted(&story);
-    for it in [&mut story, &mut again] {
-        it.say(digest(40));
+    story.bound(1, 1_101, vec![trim("a", last), append("b", &["x"])]);
+    let mut other = restored(&story);
+    for it in [&mut story, &mut other] {
+        digest(it, 2_000);
     }
-    assert_eq!(again.fold.hash(), story.fold.hash(), "a log whose entries are gone for their number");
+    assert_eq!(other.fold.hash(), story.fold.hash());
+    assert!(!story.fold.awaits_log_time(), "nothing is left that could age");
+}
+
+#[test]
+fn a_log_that_dies_of_age_is_collected_like_every_dead_row() {
+    let mut story = member();
+    story.policy(Policy { events_age_ms: Some(1_000), dead_rows_min: Some(1), ..Policy::default() });
+    for n in 0..10_u64 {
+        story.bound(1, 2 * n + 1, vec![append(&format!("k{n}"), &["x"])]);
+        story.bound(1, 2 * n + 2, vec![append(&format!("k{n}"), &["y"])]);
+    }
+    digest(&mut story, 2_000);
+    let view = story.fold.namespace(&Namespace::default()).expect("there");
+    assert_eq!(view.dead_rows(), 1);
+}
+
+#[test]
+fn a_consumer_hears_of_a_gap_even_if_the_log_was_forgotten_meanwhile() {
+    let mut story = member();
+    story.policy(Policy { dead_rows_min: Some(1), ..Policy::default() });
+    let first = story.bound(1, 1, vec![append("log", &["a"])]);
+    let second = story.bound(1, 2, vec![append("log", &["b"])]);
+    story.bound(1, 3, vec![trim("log", second)]);
+    for n in 0..3 {
+        story.bound(1, 4 + 2 * n, vec![count(&format!("c{n}"), 1)]);
+        story.bound(1, 5 + 2 * n, vec![count(&format!("c{n}"), -1)]);
+    }
+    assert!(read(&story, "log", Revision::ZERO, 500) == v1::EventsState::default(), "the log is forgotten");
+    story.bound(1, 20, vec![append("log", &["c"])]);
+    assert!(read(&story, "log", first, 500).trimmed_upto >= second.0);
+    agrees_with_its_snapshot(&story);
 }

@@ -108,3 +108,27 @@ fn the_first_element_of_a_set_takes_its_key_along() {
     story.bound(1, 3, vec![add("t", "a")]);
     assert_eq!(bytes(&story), needed);
 }
+
+#[test]
+fn what_adds_nothing_passes_when_all_is_full() {
+    let mut story = Story::default();
+    story.join(1, 1, None);
+    story.bound(1, 1, vec![count("a", 1)]);
+    story.policy(Policy { rows_max: Some(1), ..Policy::default() });
+    let change = CounterDelta { reset: Some(Reset { as_of: None, total: 0 }), ..CounterDelta::default() };
+    story.bound(1, 2, vec![delta("not-there", Change::Counter(change))]);
+}
+
+#[test]
+fn a_sibling_that_takes_the_place_of_a_larger_one_passes() {
+    let mut story = Story::default();
+    story.join(1, 1, None);
+    let write = |n: usize| {
+        let change = SiblingsDelta { value: Some(Value::Text("x".repeat(n))), as_of: None };
+        delta("s", Change::Siblings(change))
+    };
+    story.policy(Policy { bytes_max: Some(4_000), ..Policy::default() });
+    story.bound(1, 1, vec![write(3_000)]);
+    story.bound(1, 2, vec![write(1_000)]);
+    assert!(quota(&story.push(1, 3, vec![write(9_000)])));
+}

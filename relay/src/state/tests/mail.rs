@@ -155,3 +155,22 @@ fn inboxes_survive_a_snapshot() {
     assert_eq!(ids(&of_node(&restored, 1, None, 1 << 20)), ["late"]);
     assert_eq!(restored.fold.hash(), story.fold.hash());
 }
+
+#[test]
+fn a_large_inbox_has_parts_of_a_snapshot_that_can_be_read() {
+    let mut story = Story::default();
+    story.policy(Policy { inbox_max: Some(10_000), inbox_bytes_max: Some(1 << 30), ..Policy::default() });
+    story.join(1, 1, None);
+    let payload = "x".repeat(64 << 10);
+    for no in 0..300 {
+        accepted(send(&mut story, 1, &format!("m{no}"), &payload));
+    }
+    let (mut largest, mut bytes) = (0, Vec::new());
+    story.fold.write_snapshot(|piece| {
+        largest = largest.max(piece.len());
+        bytes.extend_from_slice(piece);
+    });
+    assert!(largest < 8 << 20, "{largest} bytes in one part");
+    let restored = Story { fold: Fold::restore([&bytes]).expect("whole"), stamp_ms: 0 };
+    assert_eq!(ids(&of_node(&restored, 1, None, usize::MAX)).len(), 300);
+}

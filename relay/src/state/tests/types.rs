@@ -176,8 +176,10 @@ fn a_node_holds_up_64_things_at_the_most_and_only_a_node_does() {
     story.bound(1, 2, vec![hold("k0", Some("w"))]);
     let refused = story.push(1, 3, vec![hold("one-more", Some("v"))]);
     assert!(matches!(refused, PushVerdict::Refused(why) if why.reason == Reason::Quota));
-    story.bound(1, 4, vec![hold("k1", None)]);
-    story.bound(1, 5, vec![hold("one-more", Some("v"))]);
+    // Only what is too much is named, so that the rest of the push need not be lost.
+    let refused = story.push(1, 4, vec![count("n", 1), hold("one-more", Some("v"))]);
+    assert!(matches!(refused, PushVerdict::Refused(why) if why.deltas == [1]));
+    story.bound(1, 5, vec![hold("k1", None), hold("one-more", Some("v"))]);
     let write = Write {
         namespace: Namespace::default(),
         request_id: "w".parse().expect("valid"),
@@ -199,17 +201,17 @@ fn every_type_survives_a_snapshot() {
             1 + no % 2,
             no,
             vec![
-                flag(&key, no % 3 > 0, seen),
-                guarded_flag(&key, no % 4 > 0, seen),
-                if no % 3 == 0 { unguard(&key, &element) } else { guard(&key, &element, seen) },
+                flag(&key, !no.is_multiple_of(3), seen),
+                guarded_flag(&key, !no.is_multiple_of(4), seen),
+                if no.is_multiple_of(3) { unguard(&key, &element) } else { guard(&key, &element, seen) },
                 grow(&key, &element),
-                sibling(&key, (no % 6 > 0).then_some("v"), seen),
-                hold(&key, (no % 5 > 0).then_some("here")),
+                sibling(&key, (!no.is_multiple_of(6)).then_some("v"), seen),
+                hold(&key, (!no.is_multiple_of(5)).then_some("here")),
                 delta(&key, Change::Max(number)),
                 delta(&key, Change::Min(number)),
             ],
         );
-        if no % 13 == 0 {
+        if no.is_multiple_of(13) {
             story.gone(1, 1, Cause::Left, 0);
             story.join(1, 2, Some(1));
         }
@@ -225,4 +227,39 @@ fn every_type_survives_a_snapshot() {
     }
     let told = keys(&story.pull(&story.everything())).len();
     assert!(told >= Type::ALL.len() - 5, "{told} keys of the eight types are there");
+}
+
+#[test]
+fn siblings_stay_small_enough_for_an_answer() {
+    let mut story = members();
+    let half = "x".repeat(Value::MAX_BYTES / 2 - 16);
+    for no in 1..=3 {
+        story.bound(1, no, vec![sibling("s", Some(&half), Some(Revision::ZERO))]);
+    }
+    let State::Siblings(state) = state_of(&story, "s") else { panic!("siblings") };
+    assert_eq!(state.siblings.len(), 2, "the oldest made room");
+    for no in 4..=20 {
+        story.bound(1, no, vec![sibling(&format!("s{no}"), Some(&half), None)]);
+    }
+    let all = (4..=20).map(|no| sibling(&format!("s{no}"), Some("y"), Some(Revision::ZERO))).collect();
+    let refused = story.push(1, 21, all);
+    assert!(
+        matches!(refused, PushVerdict::Refused(why) if why.reason == Reason::Quota && !why.deltas.is_empty())
+    );
+}
+
+#[test]
+fn a_snapshot_of_large_rows_has_parts_that_can_be_read() {
+    let mut story = members();
+    let value = "x".repeat(Value::MAX_BYTES);
+    for no in 1..=600 {
+        story.bound(1, no, vec![set(&format!("r{no}"), Some(&value), no, None)]);
+    }
+    let (mut largest, mut bytes) = (0, Vec::new());
+    story.fold.write_snapshot(|piece| {
+        largest = largest.max(piece.len());
+        bytes.extend_from_slice(piece);
+    });
+    assert!(largest < 2 << 20, "{largest} bytes in one part");
+    assert_eq!(Fold::restore([&bytes]).expect("whole").hash(), story.fold.hash());
 }

@@ -178,7 +178,7 @@ impl Relay {
                 if let State::Siblings(row) = state {
                     let as_of = seen(write.as_of);
                     match &write.value {
-                        Some(value) => drop(row.write(as_of, at, value.clone())),
+                        Some(value) => drop(row.write(as_of, at, value.clone(), Value::len)),
                         None => row.remove(as_of),
                     }
                 }
