@@ -226,32 +226,34 @@ impl Pair {
                 let remove = theirs.flag.contains(&0).derive_rm_ctx();
                 theirs.flag.apply(theirs.flag.rm(0, remove));
             }
-            5 => {
-                let (amount, up) = (rng.u64(1..9), rng.bool());
-                let signed = i64::try_from(amount).expect("small");
-                ours.counter_add(&path("n"), if up { signed } else { -signed }).expect("fits");
-                let counter = &mut theirs.counter;
-                counter.apply(if up {
-                    counter.inc_many(actor, amount)
-                } else {
-                    counter.dec_many(actor, amount)
-                });
-            }
+            5 => self.count(rng),
             6 => {
                 let text = rng.bool().then_some(text);
                 ours.register_set(&path("r"), text.clone().map(Value::Text), step).expect("fits");
                 theirs.register.update(text, step);
             }
-            7 => {
-                ours.siblings_set(&path("v"), Some(Value::Text(text.clone()))).expect("fits");
-                let write = theirs.siblings.read_ctx().derive_add_ctx(actor);
-                theirs.siblings.apply(theirs.siblings.write(text, write));
-            }
+            7 => self.write_sibling(text),
             _ => {
                 ours.grow_only_set_add(&path("g"), name()).expect("fits");
                 theirs.grown.insert(element.to_owned());
             }
         }
+    }
+
+    fn count(&mut self, rng: &mut Rng) {
+        let Self { ours, theirs, actor, .. } = self;
+        let (amount, up) = (rng.u64(1..9), rng.bool());
+        let signed = i64::try_from(amount).expect("small");
+        ours.counter_add(&path("n"), if up { signed } else { -signed }).expect("fits");
+        let counter = &mut theirs.counter;
+        counter.apply(if up { counter.inc_many(*actor, amount) } else { counter.dec_many(*actor, amount) });
+    }
+
+    fn write_sibling(&mut self, text: String) {
+        let Self { ours, theirs, actor, .. } = self;
+        ours.siblings_set(&path("v"), Some(Value::Text(text.clone()))).expect("fits");
+        let write = theirs.siblings.read_ctx().derive_add_ctx(*actor);
+        theirs.siblings.apply(theirs.siblings.write(text, write));
     }
 
     /// Push, if wanted, and pull; and the same merges.

@@ -157,6 +157,16 @@ impl Node {
         Ok(())
     }
 
+    /// An answer says what became of the newest push of its name.
+    fn hear_of_pushes(&mut self, answer: &v1::SyncResponse) {
+        let (Some(settled), Some(push)) = (&answer.settled, self.replica.sealed()) else { return };
+        let is_mine = *settled.push_id == push.push_id().0.to_be_bytes();
+        self.settled_other = !is_mine && settled.push_no >= push.push_no().0;
+        if is_mine && !settled.refused.is_empty() {
+            self.shadow.told_refused = Some(push.push_id());
+        }
+    }
+
     /// Its name at the relays.
     pub fn id(&self) -> Option<NodeId> {
         self.replica.node().map(|(node, _)| node)
@@ -249,16 +259,7 @@ impl World {
         self.follow_interest(node);
         self.take_letters(node, relay)?;
         let it = &mut self.nodes[node];
-        if let (Some(settled), Some(push)) = (&answer.settled, it.replica.sealed()) {
-            let is_mine = *settled.push_id == push.push_id().0.to_be_bytes();
-            it.settled_other = !is_mine && settled.push_no >= push.push_no().0;
-        }
-        if let (Some(settled), Some(push)) = (&answer.settled, it.replica.sealed())
-            && !settled.refused.is_empty()
-            && *settled.push_id == push.push_id().0.to_be_bytes()
-        {
-            it.shadow.told_refused = Some(push.push_id());
-        }
+        it.hear_of_pushes(answer);
         if it.replica.sealed().is_none()
             && let Some((push_id, _)) = it.shadow.sealed.take()
         {

@@ -38,24 +38,8 @@ impl World {
                 self.nodes[node].switch(row, on);
             }
             Shown::Counter(value) => self.count(node, row, value),
-            Shown::Register(value) => {
-                let deletes = value.is_some() && self.chance(0.4);
-                let content = self.content();
-                let stamp = self.now.saturating_add_signed(self.nodes[node].skew_ms);
-                let node = &mut self.nodes[node];
-                node.replica.register_set(&it.path, (!deletes).then_some(content), stamp).expect(FITS);
-                node.shadow.say(row, Op::Write, false);
-            }
-            Shown::Number(_) => {
-                let offer = self.rng.i64(-20..20);
-                let node = &mut self.nodes[node];
-                let offered = match it.kind {
-                    Type::Max => node.replica.max_offer(&it.path, offer),
-                    _ => node.replica.min_offer(&it.path, offer),
-                };
-                offered.expect(FITS);
-                node.shadow.say(row, Op::Plain, false);
-            }
+            Shown::Register(value) => self.write_register(node, row, value.is_some()),
+            Shown::Number(_) => self.offer(node, row),
             Shown::Siblings(siblings) => {
                 let removes = !siblings.is_empty() && self.chance(0.25);
                 let content = (!removes).then(|| self.content());
@@ -72,6 +56,28 @@ impl World {
                 node.shadow.say(row, Op::Plain, false);
             }
         }
+    }
+
+    fn write_register(&mut self, node: usize, row: RowNo, is_there: bool) {
+        let path = &rows::all()[row].path;
+        let deletes = is_there && self.chance(0.4);
+        let content = self.content();
+        let stamp = self.now.saturating_add_signed(self.nodes[node].skew_ms);
+        let node = &mut self.nodes[node];
+        node.replica.register_set(path, (!deletes).then_some(content), stamp).expect(FITS);
+        node.shadow.say(row, Op::Write, false);
+    }
+
+    fn offer(&mut self, node: usize, row: RowNo) {
+        let it = &rows::all()[row];
+        let offer = self.rng.i64(-20..20);
+        let node = &mut self.nodes[node];
+        let offered = match it.kind {
+            Type::Max => node.replica.max_offer(&it.path, offer),
+            _ => node.replica.min_offer(&it.path, offer),
+        };
+        offered.expect(FITS);
+        node.shadow.say(row, Op::Plain, false);
     }
 
     fn count(&mut self, node: usize, row: RowNo, value: i64) {
