@@ -8,9 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cap::Cap;
 use dormouse_proto::{
-    ids::{Beat, BootId, Incarnation, Namespace, NodeId, PushId, PushNo},
-    lattice::{Change, CounterDelta, Delta, RegisterDelta, Remove, SetDelta, Value},
-    record::{Contact, Frame, FrameHeader, Join, Push, Record},
+    ids::{Beat, BootId, Incarnation, Namespace, NodeId, PushId, PushNo, Revision},
+    lattice::{
+        Append, Change, CounterDelta, Delta, EventsDelta, PresenceDelta, RegisterDelta, Remove,
+        RemoveWinsSetDelta, SetDelta, SiblingsDelta, Value,
+    },
+    record::{Contact, Frame, FrameHeader, Join, Push, Record, Send},
 };
 use dormouse_relay::state::Fold;
 
@@ -36,17 +39,21 @@ impl Measured {
         let before = ALLOCATOR.allocated();
         let mut it =
             Self { before, fold: Fold::new(), push_no: 0, waiting: Vec::with_capacity(100), _turn: turn };
-        it.apply(Record::Join(Join {
+        it.join(NodeId(1));
+        it
+    }
+
+    fn join(&mut self, node: NodeId) {
+        self.apply(Record::Join(Join {
             namespace: Namespace::default(),
-            node: NodeId(1),
+            node,
             incarnation: Incarnation(1),
             previous: None,
-            boot_id: BootId([1; 16]),
+            boot_id: BootId(u128::from(node.0).to_le_bytes()),
             group: "test".parse().expect("valid"),
             tags: std::collections::BTreeMap::new(),
             contact: None,
         }));
-        it
     }
 
     fn apply(&mut self, record: Record) {
@@ -64,11 +71,15 @@ impl Measured {
     }
 
     fn push(&mut self) {
+        self.push_as(NodeId(1));
+    }
+
+    fn push_as(&mut self, node: NodeId) {
         self.push_no += 1;
         let deltas = std::mem::replace(&mut self.waiting, Vec::with_capacity(100));
         self.apply(Record::Push(Push {
             namespace: Namespace::default(),
-            node: NodeId(1),
+            node,
             incarnation: Incarnation(1),
             push_no: PushNo(self.push_no),
             push_id: PushId(self.push_no),
@@ -80,15 +91,28 @@ impl Measured {
     /// Estimate and truth differ by a tenth of the truth at the most.
     fn assert_honest(&mut self, what: &str) {
         self.push();
+        let view = self.fold.namespace(&Namespace::default()).expect("written to");
+        let (bytes, rows) = (view.bytes(), view.rows());
+        self.assert_near(what, bytes, rows);
+    }
+
+    /// The same of everything that the namespace holds, rows or not.
+    fn assert_honest_in_all(&mut self, what: &str, things: u64) {
+        let bytes = self.fold.namespace(&Namespace::default()).expect("written to").memory_bytes();
+        self.assert_near(what, bytes, things);
+    }
+
+    fn assert_near(&mut self, what: &str, bytes: u64, things: u64) {
         self.waiting = Vec::new();
         let real = ALLOCATOR.allocated() - self.before;
-        let view = self.fold.namespace(&Namespace::default()).expect("written to");
-        let (estimate, rows) = (usize::try_from(view.bytes()).expect("fits"), view.rows());
-        let (estimate_each, real_each) = (estimate as f64 / rows as f64, real as f64 / rows as f64);
-        println!("{what}: {rows} rows, estimated {estimate_each:.1} bytes each, {real_each:.1} allocated");
+        let estimate = usize::try_from(bytes).expect("fits");
+        let (estimate_each, real_each) = (estimate as f64 / things as f64, real as f64 / things as f64);
+        println!(
+            "{what}: {things} of them, estimated {estimate_each:.1} bytes each, {real_each:.1} allocated"
+        );
         assert!(
             estimate.abs_diff(real) * 10 <= real,
-            "{what}: {rows} rows of {real_each:.1} bytes each are estimated at {estimate_each:.1}"
+            "{what}: {things} of {real_each:.1} bytes each are estimated at {estimate_each:.1}"
         );
     }
 }
@@ -166,6 +190,72 @@ fn the_estimate_of_counters_with_long_keys_is_what_is_allocated() {
 #[test]
 fn the_estimate_of_registers_is_what_is_allocated() {
     grow("registers of 100 bytes", 200_000, |n| write(name(n), 100));
+}
+
+fn guard(set: u64, element: String) -> Delta {
+    let remove = vec![element.try_into().expect("valid")];
+    delta(format!("set{set}"), Change::RemoveWinsSet(RemoveWinsSetDelta { add: Vec::new(), remove }))
+}
+
+fn sibling(key: String, bytes: usize) -> Delta {
+    let value = Some(Value::Data(vec![7; bytes]));
+    delta(key, Change::Siblings(SiblingsDelta { value, as_of: Some(Revision::ZERO) }))
+}
+
+fn append(log: u64, bytes: usize) -> Delta {
+    let append = vec![Append { payload: Value::Data(vec![7; bytes]), id: None }];
+    delta(format!("log{log}"), Change::Events(EventsDelta { append, trim_upto: Revision::ZERO }))
+}
+
+#[test]
+fn the_estimate_of_removed_elements_of_remove_wins_sets_is_what_is_allocated() {
+    grow("removed elements of 500 remove-wins sets", 20_000, |n| guard(n % 500, name(n)));
+}
+
+#[test]
+fn the_estimate_of_siblings_is_what_is_allocated() {
+    grow("siblings, two of 100 bytes each", 100_000, |n| sibling(name(n / 2), 100));
+}
+
+#[test]
+fn the_estimate_of_events_is_what_is_allocated() {
+    grow("events of 60 bytes in 100 logs", 90_000, |n| append(n % 100, 60));
+}
+
+#[test]
+fn the_estimate_of_logs_of_one_event_is_what_is_allocated() {
+    grow("logs of one event of 60 bytes", 60_000, |n| append(n, 60));
+}
+
+#[test]
+fn the_estimate_of_what_nodes_hold_up_is_what_is_allocated() {
+    let mut measured = Measured::new();
+    for node in (2..).take(2_003) {
+        measured.join(NodeId(node));
+        let value = Some(Value::Data(vec![7; 20]));
+        let held =
+            |key| delta(format!("room{key}"), Change::Presence(PresenceDelta { value: value.clone() }));
+        measured.waiting.extend((0..50).map(|key| held((node * 7 + key * 31) % 1_000)));
+        measured.push_as(NodeId(node));
+    }
+    measured.assert_honest_in_all("what 2,003 nodes hold up, with the nodes", 2_003 * 50);
+}
+
+#[test]
+fn the_estimate_of_messages_is_what_is_allocated() {
+    let mut measured = Measured::new();
+    (2..).take(203).for_each(|node| measured.join(NodeId(node)));
+    for no in 0..203 * 300 {
+        measured.apply(Record::Send(Send {
+            namespace: Namespace::default(),
+            node: NodeId(2 + no % 203),
+            message_id: format!("message-{no}").try_into().expect("valid"),
+            sender: "test".to_owned(),
+            payload: Value::Data(vec![7; 100]),
+            ttl_ms: 60_000,
+        }));
+    }
+    measured.assert_honest_in_all("messages of 100 bytes, each with its id", 203 * 300);
 }
 
 #[test]

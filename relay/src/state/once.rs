@@ -68,9 +68,10 @@ impl OnceIds {
 
     /// Estimated memory.
     pub(super) fn bytes(&self) -> u64 {
-        // A key with its outcome in a table that is between half and seven eighths full, and a place in the order.
-        const ID_BYTES: u64 = 96;
-        self.known.len() as u64 * ID_BYTES
+        // A key with its outcome and a byte to find it by, in a table that is full at seven eighths, and the order.
+        const KNOWN: usize = size_of::<(OnceKey, Outcome)>() + 1;
+        const PLACE: usize = size_of::<(OnceKey, u64)>();
+        (self.known.capacity() * 8 / 7 * KNOWN + self.order.capacity() * PLACE) as u64
     }
 
     /// Remembers an id that is not known yet.

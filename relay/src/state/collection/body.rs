@@ -94,9 +94,11 @@ impl Body for RowBody {
 /// What the box of a remove-wins element takes.
 const GUARDED_BYTES: usize = 48;
 /// What the box of a holder takes, and its name among those of its node.
-const HOLDER_BYTES: usize = 32 + 120;
-/// What an entry takes in the queue of its log, and among those that age.
-const QUEUED_BYTES: usize = 40;
+const HOLDER_BYTES: usize = 32 + 90;
+/// What an entry takes in the queue of its log.
+const QUEUED_BYTES: usize = 6;
+/// What the queue of a log takes, and its place among those that age, while it has entries.
+const LOG_BYTES: usize = 150;
 
 impl RowBody {
     pub(in crate::state) fn key(&self) -> Option<KeyId> {
@@ -135,8 +137,14 @@ impl RowBody {
             | Self::Flag(..)
             | Self::Max(..)
             | Self::Min(..)
-            | Self::GuardedFlag(..)
-            | Self::EventsHead(..) => 0,
+            | Self::GuardedFlag(..) => 0,
+            Self::EventsHead(_, head) => {
+                if head.is_dead() {
+                    0
+                } else {
+                    LOG_BYTES
+                }
+            }
             Self::Element(_, name, _) | Self::Grown(_, name) => PLACE_BYTES + name_bytes(name),
             Self::Register(_, register) => register.value.as_ref().map_or(0, |value| value.len()),
             Self::Siblings(_, siblings) => siblings.iter().map(|(_, value)| 24 + value.len()).sum(),
