@@ -72,6 +72,24 @@ async fn an_answer_that_was_lost_brings_the_messages_again() -> Outcome {
 }
 
 #[tokio::test]
+async fn what_arrived_in_a_history_that_is_lost_is_not_received() -> Outcome {
+    let served = Served::default().await?;
+    let mut a = Caller::new(&served, 1).await;
+    a.sync(Vec::new()).await?;
+    send(&served, message(&a.identity.node_id.clone(), "one", "hello")).await?;
+    assert_eq!(ids(&a.sync(Vec::new()).await?), ["one"]);
+    // The token says that it has arrived, and the head that this was in a history that the log has lost since.
+    let (token, head) = (a.token.clone(), a.head + 1_000_000);
+    for _ in 0..10 {
+        (a.token, a.head) = (token.clone(), head);
+        let answer = a.sync(vec![add("n", 1)]).await?;
+        assert_eq!(chunk(&answer).restart(), v1::chunk::Restart::Lost);
+        assert_eq!(ids(&answer), ["one"], "it waits until it has arrived in this history");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_was_received_waits_no_more_and_is_counted() -> Outcome {
     let served = Served::default().await?;
     let mut a = Caller::new(&served, 1).await;
