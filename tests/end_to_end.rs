@@ -4,11 +4,11 @@
 //! A function process is this very test binary, run again with a variable that says where its relay is.
 #![expect(clippy::disallowed_methods, reason = "real processes are waited for in real time")]
 
+#[path = "processes/relay.rs"]
+mod relay;
+
 use std::{
-    error::Error,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
-    path::PathBuf,
+    io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -16,13 +16,9 @@ use std::{
 };
 
 use dormouse::{Freshness, MemberFilter, MemberState, Node, Relay, Slept, replica::message::Rows};
-use tempfile::TempDir;
-
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+use relay::{Outcome, PATIENCE, RelayProcess};
 
 const FUNCTION: &str = "DORMOUSE_TEST_FUNCTION";
-/// Longer than anything here takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 // ---- the function process ----
 
@@ -121,104 +117,6 @@ impl Drop for Function {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-// ---- the relay process ----
-
-struct RelayProcess {
-    child: Option<Child>,
-    dir: TempDir,
-    port: u16,
-    admin_port: u16,
-    env: Vec<(&'static str, &'static str)>,
-}
-
-/// The relay's own binary, built as a user would build it.
-fn relay_binary() -> Outcome<PathBuf> {
-    let exe = std::env::current_exe()?;
-    let profile_dir = exe.parent().and_then(|deps| deps.parent()).ok_or("no target folder")?;
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "-p", "dormouse-relay", "--bin", "dormouse-relay"]);
-    build.arg("--target-dir").arg(profile_dir.parent().ok_or("no target folder")?);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    let built = build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status()?;
-    if built.success() {
-        Ok(profile_dir.join("dormouse-relay"))
-    } else {
-        Err("the relay does not build".into())
-    }
-}
-
-fn free_port() -> Outcome<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-impl RelayProcess {
-    fn start(env: &[(&'static str, &'static str)]) -> Outcome<Self> {
-        let dir = tempfile::tempdir()?;
-        let (port, admin_port) = (free_port()?, free_port()?);
-        let mut relay = Self { child: None, dir, port, admin_port, env: env.to_vec() };
-        relay.restart()?;
-        Ok(relay)
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    fn restart(&mut self) -> Outcome {
-        let child = Command::new(relay_binary()?)
-            .env("DORMOUSE_LISTEN", format!("127.0.0.1:{}", self.port))
-            .env("DORMOUSE_ADMIN_LISTEN", format!("127.0.0.1:{}", self.admin_port))
-            .env("DORMOUSE_DATA_DIR", self.dir.path())
-            .env("DORMOUSE_LOG", "warn")
-            .envs(self.env.iter().copied())
-            .stdout(Stdio::null())
-            .spawn()?;
-        self.child = Some(child);
-        let began = Instant::now();
-        while !self.get("/readyz").is_ok_and(|page| page.starts_with("HTTP/1.1 200")) {
-            if began.elapsed() > PATIENCE {
-                return Err("the relay did not become ready".into());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    /// SIGKILL: nothing is finished, nothing is said.
-    fn kill(&mut self) -> Outcome {
-        let mut child = self.child.take().ok_or("not running")?;
-        child.kill()?;
-        child.wait()?;
-        Ok(())
-    }
-
-    fn get(&self, path: &str) -> Outcome<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        Ok(page)
-    }
-
-    fn metric(&self, name: &str) -> Outcome<u64> {
-        let page = self.get("/metrics")?;
-        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(line.ok_or_else(|| format!("no {name}"))?.parse()?)
-    }
-}
-
-impl Drop for RelayProcess {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 

@@ -49,7 +49,7 @@ const ROOMS: &[Room] = &[
     room("proto/src/wire",             &["std", "bytes", "prost", "prost_types", "tonic", "tonic_prost"], NOT_PURE),
     room("proto/src/convert",          &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
     room("proto/src/record",           &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
-    room("proto/src/rows.rs",          &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
+    room("proto/src/rows.rs",          &["std", "prost", "prost_types", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
     // The relay: pure rooms.
     room("relay/src/state",            &["std", "dormouse_proto", "foldhash", "compact_str", "xxhash_rust", "prost", "thiserror"], NOT_PURE),
     room("relay/src/liveness",         &["std", "dormouse_proto", "dashmap", "parking_lot", "foldhash", "thiserror"], NOT_PURE),

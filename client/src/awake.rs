@@ -15,9 +15,15 @@ use crate::{
     connection::{self, Budget},
     convert::key_rows,
     error::{Reason, Stale},
-    handles::{Counter, Invocation, Register, Set},
+    handles::{
+        Counter, DisableWinsFlag, Events, Flag, GrowOnlySet, Invocation, Map, Max, Min, Place, Presence,
+        Register, RemoveWinsSet, Set, Siblings,
+    },
+    inbox::InboxMessage,
+    mail::{SendOptions, Sent},
     members::Members,
     node::Shared,
+    outcome::{Durability, Freshness, Slept},
     replica::{
         Path, Pending,
         message::{KeyRows, Report},
@@ -54,89 +60,6 @@ impl From<SystemTime> for Deadline {
     }
 }
 
-/// How much the view can be trusted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Freshness {
-    /// Complete as of the newest answer.
-    Current,
-    /// The budget ended in the middle of the backlog.
-    CatchingUp {
-        /// An upper bound of the rows that are missing.
-        rows_left: u64,
-    },
-    /// The newest call failed; the view is what it was.
-    Stale {
-        /// Since the view was last complete.
-        age: Duration,
-        /// Why it is no newer.
-        reason: Reason,
-    },
-    /// The view was never complete.
-    Never {
-        /// Why not.
-        reason: Reason,
-    },
-}
-
-/// What the log promises of what it has accepted. Kinds, not a scale.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Durability {
-    /// Not said.
-    #[default]
-    Unknown,
-    /// In the page cache of one machine.
-    PageCache,
-    /// In the memory of most machines of a cluster.
-    Majority,
-    /// On a disk.
-    Fsync,
-}
-
-impl Durability {
-    pub(crate) fn from_wire(kind: i32) -> Self {
-        use v1::push_ack::Durability as Wire;
-        match Wire::try_from(kind) {
-            Ok(Wire::PageCache) => Self::PageCache,
-            Ok(Wire::Majority) => Self::Majority,
-            Ok(Wire::Fsync) => Self::Fsync,
-            Ok(Wire::Unspecified) | Err(_) => Self::Unknown,
-        }
-    }
-}
-
-/// How an invocation's writes ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "writes that are not saved are lost if the process is killed while it sleeps"]
-pub enum Slept {
-    /// All of them are in the log.
-    Saved {
-        /// Where.
-        revision: u64,
-        /// What the log promises.
-        durability: Durability,
-    },
-    /// Nothing was written.
-    Nothing,
-    /// Not all of them are. They are kept and go with the next wake, but are lost if the process is killed before;
-    /// what was refused is in [`reports`](Awake::reports) of the next wake.
-    Unsaved {
-        /// Rows that still wait, or were refused.
-        deltas: usize,
-        /// Why.
-        reason: Reason,
-    },
-}
-
-impl Slept {
-    /// Prints one line to standard error if something is not saved.
-    pub fn warn_if_unsaved(&self) {
-        if let Self::Unsaved { deltas, reason } = self {
-            eprintln!("dormouse: {deltas} writes are not saved: {reason}");
-        }
-    }
-}
-
 /// One invocation, from [`wake`](crate::Node::wake) to [`sleep`](Self::sleep). Dropped without `sleep`, its writes go
 /// with the next wake. Many may overlap; they share one view and one outbox.
 #[derive(Debug)]
@@ -168,19 +91,73 @@ impl Awake {
         Invocation { shared: &self.shared, wrote: &self.wrote }
     }
 
+    fn place(&self, path: &str) -> Place {
+        Place::new(self.invocation(), path)
+    }
+
     /// The counter at `collection/key`.
     pub fn counter(&self, path: &str) -> Counter {
-        Counter::new(self.invocation(), path)
+        Counter::at(self.place(path))
     }
 
     /// The set at `collection/key`.
     pub fn set(&self, path: &str) -> Set {
-        Set::new(self.invocation(), path)
+        Set::at(self.place(path))
     }
 
     /// The register at `collection/key`, which holds a `T` as JSON.
     pub fn register<T>(&self, path: &str) -> Register<T> {
-        Register::new(self.invocation(), path)
+        Register::at(self.place(path))
+    }
+
+    /// The flag at `collection/key`, in which an on wins.
+    pub fn flag(&self, path: &str) -> Flag {
+        Flag::at(self.place(path))
+    }
+
+    /// The flag at `collection/key`, in which an off wins.
+    pub fn disable_wins_flag(&self, path: &str) -> DisableWinsFlag {
+        DisableWinsFlag::at(self.place(path))
+    }
+
+    /// The largest number that was offered at `collection/key`.
+    pub fn max(&self, path: &str) -> Max {
+        Max::at(self.place(path))
+    }
+
+    /// The smallest number that was offered at `collection/key`.
+    pub fn min(&self, path: &str) -> Min {
+        Min::at(self.place(path))
+    }
+
+    /// The set at `collection/key` from which nothing is removed.
+    pub fn grow_only_set(&self, path: &str) -> GrowOnlySet {
+        GrowOnlySet::at(self.place(path))
+    }
+
+    /// The set at `collection/key`, in which a remove wins.
+    pub fn remove_wins_set(&self, path: &str) -> RemoveWinsSet {
+        RemoveWinsSet::at(self.place(path))
+    }
+
+    /// What was written concurrently at `collection/key`, each a `T` as JSON.
+    pub fn siblings<T>(&self, path: &str) -> Siblings<T> {
+        Siblings::at(self.place(path))
+    }
+
+    /// The log of events at `collection/key`, each a `T` as JSON.
+    pub fn events<T>(&self, path: &str) -> Events<T> {
+        Events::at(self.place(path))
+    }
+
+    /// What nodes hold up at `collection/key`, each a `T` as JSON.
+    pub fn presence<T>(&self, path: &str) -> Presence<T> {
+        Presence::at(self.place(path))
+    }
+
+    /// The nested map at `collection/key`, whose leaves are the keys below it.
+    pub fn map(&self, path: &str) -> Map {
+        Map::at(self.place(path))
     }
 
     /// How much the view can be trusted.
@@ -206,10 +183,49 @@ impl Awake {
         Members::new(state.counts.as_ref(), &state.replica)
     }
 
-    /// Messages to this node that have arrived since it woke. Empty until relays deliver messages.
+    /// Messages to this node that have arrived since it woke, or while it last fell asleep, in the order in which the log
+    /// accepted them. A process is given each once, whatever is delivered again.
     pub fn inbox(&self) -> Vec<InboxMessage> {
-        let state = self.shared.state.lock();
-        state.inbox.iter().filter_map(InboxMessage::from_wire).collect()
+        self.shared.state.lock().inbox.list()
+    }
+
+    /// Those of [`inbox`](Self::inbox) that nobody has taken yet; each is handed out once, also where invocations overlap.
+    pub fn take_inbox(&self) -> Vec<InboxMessage> {
+        self.shared.state.lock().inbox.take()
+    }
+
+    /// Sends a message into the inbox of one node, which is given it at its next wake. Delivered once per `message_id` (1-64
+    /// bytes), whoever repeats it; without one an id is drawn, so only this call's own retries are harmless. It counts at
+    /// once and does not wait for [`sleep`](Self::sleep). At most 64 KiB; about 40 bytes more on the wire. Unless the
+    /// options say otherwise the sender is this node's id.
+    ///
+    /// ```no_run
+    /// # async fn doc(awake: dormouse::Awake, node_id: &str) -> Result<(), dormouse::Reason> {
+    /// let text = dormouse::Value::Text("{\"stop\":true}".to_owned());
+    /// awake.send(node_id, None, text, dormouse::SendOptions::default()).await?;
+    /// for message in awake.take_inbox() {
+    ///     println!("{} says {:?}", message.sender, message.payload);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `NODE_UNKNOWN` or `NODE_GONE` when nobody would receive it, or when the relay refuses or is not reached; in the latter
+    /// case it may be accepted all the same.
+    pub async fn send(
+        &self,
+        node_id: &str,
+        message_id: Option<&str>,
+        payload: dormouse_proto::lattice::Value,
+        options: SendOptions,
+    ) -> Result<Sent, Reason> {
+        let me = self.shared.with(crate::replica::Replica::node);
+        let sender = options.sender.or_else(|| me.map(|(me, _)| me.to_string()));
+        let options = SendOptions { sender, ..options };
+        let namespace = &self.shared.config.namespace;
+        let request = crate::mail::request(namespace, node_id, message_id, payload, options)?;
+        let budget = Budget::new(self.shared.budget(self.deadline));
+        crate::mail::send(&self.shared.connection, budget, request).await
     }
 
     /// Writes, or parts of them, that did not end as the program was told: refused, or sent with an outcome that
@@ -237,8 +253,8 @@ impl Awake {
         beaten
     }
 
-    /// Reads keys of collections that are too large to follow; afterwards their handles show them. At most 100 paths
-    /// go with one round trip.
+    /// Reads keys of collections that are too large to follow; afterwards their handles show them. Of a log of events the
+    /// oldest 500 entries are read. At most 100 paths go with one round trip.
     ///
     /// # Errors
     /// [`Stale`], with the reason; what was held of those keys is unchanged then.
@@ -307,7 +323,7 @@ impl Awake {
         let mut called = Ok(());
         if !silent {
             let ends_at = Instant::now() + self.shared.budget(self.deadline);
-            let saved = |state: &State| state.saved_upto >= said;
+            let saved = |state: &State| state.saved_upto >= said && !state.replica.says_again();
             called = self.shared.converse(ends_at, &Says::Asleep(self.number), saved).await;
         }
         self.outcome(said, reported, called)
@@ -337,30 +353,5 @@ impl Awake {
         }
         let (revision, durability) = state.last_ack.unwrap_or((state.replica.head().0, Durability::Unknown));
         Slept::Saved { revision, durability }
-    }
-}
-
-/// A message to this node alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InboxMessage {
-    /// Where it was accepted.
-    pub revision: u64,
-    /// Its sender's name for it.
-    pub message_id: String,
-    /// Who sent it.
-    pub sender: String,
-    /// What it says, at most 64 KiB.
-    pub payload: dormouse_proto::lattice::Value,
-}
-
-impl InboxMessage {
-    fn from_wire(message: &v1::InboxMessage) -> Option<Self> {
-        let payload = message.payload.clone()?.try_into().ok()?;
-        Some(Self {
-            revision: message.revision,
-            message_id: message.message_id.clone(),
-            sender: message.sender.clone(),
-            payload,
-        })
     }
 }

@@ -67,9 +67,15 @@ struct Kept {
 pub(crate) struct Attempt {
     timeout: Duration,
     token: Option<MetadataValue<Ascii>>,
+    after_timeout: bool,
 }
 
 impl Attempt {
+    /// The transmission before this one, of the same call, got no answer in its time.
+    pub(crate) const fn after_timeout(&self) -> bool {
+        self.after_timeout
+    }
+
     /// The request as this transmission sends it.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
@@ -108,6 +114,21 @@ pub(crate) struct Budget {
 impl Budget {
     pub(crate) const fn new(time: Duration) -> Self {
         Self { time, channel_is_proven: false }
+    }
+
+    /// When it is used up, if it begins now.
+    pub(crate) fn ends_at(self) -> tokio::time::Instant {
+        tokio::time::Instant::now() + self.time
+    }
+
+    /// Half of what is left stays for the retry; a kept channel must prove within a moment that it is alive.
+    fn of_one_attempt(self, left: Duration, second: bool, is_new: bool) -> Duration {
+        match (second, is_new) {
+            (true, _) => left,
+            (false, true) => left / 2,
+            (false, false) if self.channel_is_proven => left,
+            (false, false) => (left / 2).min(FIRST_ATTEMPT),
+        }
     }
 
     pub(crate) const fn on_proven_channel(time: Duration) -> Self {
@@ -160,19 +181,13 @@ impl Connection {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let ends_at = monotonic_clock() + budget.time;
-        let mut second = false;
+        let (mut second, mut after_timeout) = (false, false);
         loop {
             let left = ends_at.saturating_duration_since(monotonic_clock());
             let (channel, number, is_new) = self.channel();
-            // Half of what is left stays for the retry; a kept channel must prove within a moment that it is alive.
-            let timeout = match (second, is_new) {
-                (true, _) => left,
-                (false, true) => left / 2,
-                (false, false) if budget.channel_is_proven => left,
-                (false, false) => (left / 2).min(FIRST_ATTEMPT),
-            };
-            let token = self.token.clone();
-            let outcome = tokio::time::timeout(timeout, send(channel, Attempt { timeout, token })).await;
+            let timeout = budget.of_one_attempt(left, second, is_new);
+            let attempt = Attempt { timeout, token: self.token.clone(), after_timeout };
+            let outcome = tokio::time::timeout(timeout, send(channel, attempt)).await;
             let status = match outcome {
                 Ok(Ok(answer)) => {
                     self.heard(number);
@@ -192,7 +207,7 @@ impl Connection {
                 Next::Later(wait) if !second && wait < left => tokio::time::sleep(wait).await,
                 _ => return Err(Reason::from(status)),
             }
-            second = true;
+            (second, after_timeout) = (true, timed_out(&status));
         }
     }
 
@@ -221,6 +236,11 @@ impl Connection {
     fn drop_channel(&self, number: u64) {
         self.kept.lock().take_if(|kept| kept.number == number);
     }
+}
+
+/// The time of a call is measured here, by the transport and by the relay, and any of them may be first.
+fn timed_out(status: &Status) -> bool {
+    matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
 }
 
 fn after(status: &Status) -> Next {

@@ -9,7 +9,10 @@ use tonic::Code;
 
 use crate::replica::{
     Outgoing, Replica,
-    message::{Ack, Admission, Chunk, KeyRows, MemberRow, Refusal, Restart, Rows, Settled, Verdict},
+    message::{
+        Ack, Admission, Chunk, EventRow, HolderRow, InboxRow, KeyRows, MemberRow, Refusal, Restart, Rows,
+        Settled, Verdict,
+    },
 };
 
 /// What an answer meant, beside what the replica took in.
@@ -21,7 +24,6 @@ pub(crate) struct Absorbed {
     pub(crate) progress: Option<crate::replica::Progress>,
     pub(crate) send_tags: bool,
     pub(crate) members: Option<v1::MemberCounts>,
-    pub(crate) inbox: Vec<v1::InboxMessage>,
 }
 
 /// Takes a whole answer in, in the order that the replica asks for.
@@ -49,17 +51,7 @@ pub(crate) fn absorb(replica: &mut Replica, answer: v1::SyncResponse) -> Absorbe
         absorbed.send_tags = lease.send_tags;
         absorb_lease(replica, &lease);
     }
-    match push_result {
-        Some(PushResult::Pushed(pushed)) => {
-            absorbed.acked = Some((Revision(pushed.revision), pushed.durability));
-            replica.absorb_ack(ack(pushed));
-        }
-        Some(PushResult::PushRefused(refused)) => {
-            replica.absorb_refusal(&refusal(&refused));
-            absorbed.push_refused = Some(refused);
-        }
-        None => {}
-    }
+    absorb_push(replica, push_result, &mut absorbed);
     let lost =
         matches!(&pull_result, Some(PullResult::Chunk(it)) if it.restart() == v1::chunk::Restart::Lost);
     let fate = fate.and_then(|fate| settled(&fate));
@@ -67,8 +59,7 @@ pub(crate) fn absorb(replica: &mut Replica, answer: v1::SyncResponse) -> Absorbe
         replica.absorb_settled(fate);
     }
     match pull_result {
-        Some(PullResult::Chunk(mut it)) => {
-            absorbed.inbox = std::mem::take(&mut it.inbox);
+        Some(PullResult::Chunk(it)) => {
             absorbed.progress = Some(replica.absorb_chunk(chunk(it)));
             // A lost history takes along what was settled in it. This answer speaks of the history that is left, whose
             // revisions must not be compared with barriers of the one that is gone.
@@ -80,6 +71,25 @@ pub(crate) fn absorb(replica: &mut Replica, answer: v1::SyncResponse) -> Absorbe
         None => {}
     }
     absorbed
+}
+
+fn absorb_push(
+    replica: &mut Replica,
+    result: Option<v1::sync_response::PushResult>,
+    absorbed: &mut Absorbed,
+) {
+    use v1::sync_response::PushResult;
+    match result {
+        Some(PushResult::Pushed(pushed)) => {
+            absorbed.acked = Some((Revision(pushed.revision), pushed.durability));
+            replica.absorb_ack(ack(pushed));
+        }
+        Some(PushResult::PushRefused(refused)) => {
+            replica.absorb_refusal(&refusal(&refused));
+            absorbed.push_refused = Some(refused);
+        }
+        None => {}
+    }
 }
 
 fn absorb_lease(replica: &mut Replica, lease: &v1::Lease) {
@@ -180,7 +190,7 @@ pub(crate) fn chunk(it: v1::Chunk) -> Chunk {
         restart: _,
         restarted,
         members,
-        inbox: _,
+        inbox,
         keys,
     } = it;
     Chunk {
@@ -192,8 +202,16 @@ pub(crate) fn chunk(it: v1::Chunk) -> Chunk {
         restart,
         restarted,
         members: members.into_iter().filter_map(member).collect(),
+        inbox: inbox.into_iter().filter_map(message).collect(),
         keys: keys.into_iter().filter_map(key_rows).collect(),
     }
+}
+
+/// `None`: its content is of a kind that this build does not know.
+fn message(it: v1::InboxMessage) -> Option<InboxRow> {
+    let v1::InboxMessage { revision, message_id, sender, payload } = it;
+    let payload = payload?.try_into().ok()?;
+    Some(InboxRow { revision: Revision(revision), message_id, sender, payload })
 }
 
 fn member(it: v1::Member) -> Option<MemberRow> {
@@ -213,13 +231,60 @@ pub(crate) fn key_rows(it: v1::KeyState) -> Option<KeyRows> {
         State::Counter(v1::CounterState { value, total }) => Rows::Counter { value, total },
         State::Set(v1::SetState { present, removed }) => Rows::Set { present, removed },
         State::Register(v1::RegisterState { value, stamp_ms }) => {
-            Rows::Register { value: value.and_then(|value| Value::try_from(value).ok()), stamp_ms }
+            Rows::Register { value: value.and_then(known), stamp_ms }
         }
-        State::Flag(_) | State::Max(_) | State::Min(_) | State::Events(_) | State::Presence(_) => {
-            return None;
+        State::Flag(v1::FlagState { on }) => Rows::Flag { on },
+        State::Max(v1::NumberState { value }) => Rows::Max { value },
+        State::Min(v1::NumberState { value }) => Rows::Min { value },
+        State::Events(v1::EventsState { events, trimmed_upto }) => Rows::Events {
+            events: events.into_iter().filter_map(event).collect(),
+            trimmed_upto: Revision(trimmed_upto),
+        },
+        State::Presence(v1::PresenceState { holders }) => {
+            Rows::Presence { holders: holders.into_iter().filter_map(holder).collect() }
         }
+        State::Siblings(v1::SiblingsState { siblings }) => {
+            Rows::Siblings { values: siblings.into_iter().filter_map(sibling).collect() }
+        }
+        State::GrowOnlySet(v1::SetState { present, removed }) => Rows::GrowOnlySet { present, removed },
+        State::RemoveWinsSet(v1::SetState { present, removed }) => Rows::RemoveWinsSet { present, removed },
+        State::DisableWinsFlag(v1::FlagState { on }) => Rows::DisableWinsFlag { on },
     };
     Some(KeyRows { collection, key, rows })
+}
+
+/// `None`: of a kind that this build does not know.
+fn known(value: v1::Value) -> Option<Value> {
+    Value::try_from(value).ok()
+}
+
+fn sibling(it: v1::siblings_state::Sibling) -> Option<(Revision, Value)> {
+    let v1::siblings_state::Sibling { revision, value } = it;
+    Some((Revision(revision), known(value?)?))
+}
+
+fn event(it: v1::Event) -> Option<EventRow> {
+    let v1::Event { revision, index, payload, node_id, accepted_at } = it;
+    let ms = |at: prost_types::Timestamp| {
+        let (seconds, nanos) = (u64::try_from(at.seconds).ok()?, u64::try_from(at.nanos).ok()?);
+        seconds.checked_mul(1_000)?.checked_add(nanos / 1_000_000)
+    };
+    Some(EventRow {
+        revision: Revision(revision),
+        index,
+        payload: known(payload?)?,
+        node: node_id.parse().ok(),
+        accepted_at_ms: accepted_at.and_then(ms).unwrap_or(0),
+    })
+}
+
+fn holder(it: v1::presence_state::Holder) -> Option<HolderRow> {
+    let v1::presence_state::Holder { node_id, incarnation, value } = it;
+    Some(HolderRow {
+        node: node_id.parse().ok()?,
+        incarnation: Incarnation(incarnation),
+        value: value.and_then(known),
+    })
 }
 
 #[cfg(test)]

@@ -41,6 +41,18 @@
 //!   [`Awake::beat`] at convenient points.
 //! - No identity is drawn before the first wake, so an initialised process may be snapshotted and cloned.
 //!
+//! # What can be kept
+//! | handle | what it is | concurrent words |
+//! |---|---|---|
+//! | [`Counter`] | a number that is added to and reset | all count; a reset takes away what it saw |
+//! | [`Max`], [`Min`] | the extreme of all offers | the best offer stays, for ever |
+//! | [`Set`], [`RemoveWinsSet`], [`GrowOnlySet`] | texts | the add wins; the remove wins; nothing is removed |
+//! | [`Flag`], [`DisableWinsFlag`] | on or off | on wins; off wins |
+//! | [`Register`], [`Siblings`] | a value | the last one wins; all stay until somebody has seen them |
+//! | [`Events`] | a log of entries, trimmed by hand or by retention | all stay, in the log's order |
+//! | [`Presence`] | a value for each node, while it is a member | one author each |
+//! | [`Map`] | keys below a path | a leaf that was not seen survives a clear |
+//!
 //! Back ends, which are no members, use [`Relay`]. The replica below the handles is [`replica::Replica`]: pure, for
 //! simulations and for other shells.
 
@@ -51,29 +63,38 @@ mod convert;
 pub mod delta;
 mod error;
 mod handles;
+mod inbox;
+mod mail;
 mod members;
 mod node;
+mod outcome;
 mod relay;
 pub mod replica;
 #[cfg(feature = "traps")]
 pub mod simulation;
 mod state;
 
-pub use awake::{Awake, Deadline, Durability, Freshness, InboxMessage, Slept};
+pub use awake::{Awake, Deadline};
 pub use config::NodeBuilder;
 pub use dormouse_proto::{
-    ids::{Element, OnceId},
-    lattice::{Change, Delta, Value},
+    ids::{Element, Incarnation, NodeId, OnceId, Revision},
+    lattice::{Append, Change, Delta, Value},
 };
 pub use error::{ConfigError, Reason, Stale};
-pub use handles::{Counter, Register, Set};
+pub use handles::{
+    Counter, DisableWinsFlag, Event, Events, Flag, GrowOnlySet, Holder, Map, Max, Min, Presence, Register,
+    RemoveWinsSet, Set, Siblings,
+};
+pub use inbox::InboxMessage;
+pub use mail::{SendOptions, Sent};
 pub use members::{MemberName, Members};
 pub use node::Node;
+pub use outcome::{Durability, Freshness, Slept};
 pub use relay::{
-    Explanation, GoneReason, Member, MemberChanges, MemberCount, MemberEvent, MemberFilter, MemberState,
-    MemberWatch, Reading, Relay, RelayBuilder, RelayInfo, Watch, Written,
+    Batch, Consumer, Explanation, GoneReason, Member, MemberChanges, MemberCount, MemberEvent, MemberFilter,
+    MemberState, MemberWatch, NewEvent, Reading, Relay, RelayBuilder, RelayInfo, Watch, Written,
 };
 pub use replica::{
-    Path, Pending, WriteError,
-    message::{Chunk, Fate, KeyRows, Report, Rows},
+    Cleared, Missed, Path, Pending, WriteError,
+    message::{Chunk, EventRow, Fate, HolderRow, InboxRow, KeyRows, Report, Rows},
 };

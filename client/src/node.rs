@@ -16,7 +16,7 @@ use crate::{
     convert::outgoing,
     error::{ConfigError, Reason},
     replica::{Replica, WriteError},
-    state::{Says, State, refused},
+    state::{ChunkSize, Says, State, refused},
 };
 
 /// A function, and hence a member. One per process, made once and outside the handler; clones are the same node.
@@ -61,11 +61,36 @@ impl Node {
         let awake = Awake::enter(&self.0, deadline.into());
         let shared = &self.0;
         let ends_at = Instant::now() + shared.budget(awake.deadline());
-        let complete = |state: &State| state.view.rows_left.is_none();
+        // What this node holds up and a relay took away by mistake is said again at once, not when it falls asleep.
+        let complete = |state: &State| state.view.rows_left.is_none() && !state.replica.says_again();
         if let Err(reason) = shared.converse(ends_at, &Says::Awake, complete).await {
             shared.state.lock().view.failed = Some(reason);
         }
         awake
+    }
+
+    /// Follows one more collection, `*` or `@members`; its rows come with the next [`wake`](Self::wake) or
+    /// [`beat`](Awake::beat), and until then its keys read as unknown. What was [fetched](Awake::fetch) of it is forgotten.
+    ///
+    /// ```no_run
+    /// # async fn doc(node: dormouse::Node, awake: dormouse::Awake) -> Result<(), Box<dyn std::error::Error>> {
+    /// node.follow("carts")?;
+    /// awake.beat().await?;
+    /// println!("{:?}", awake.map("carts/42").keys());
+    /// node.unfollow("carts");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`WriteError::Malformed`] when the name breaks its rule, or 64 are followed already.
+    pub fn follow(&self, collection: &str) -> Result<(), WriteError> {
+        self.0.state.lock().replica.follow(collection)
+    }
+
+    /// Follows a collection no longer and drops its rows; writes to it that wait are pushed all the same. Returns whether
+    /// it was followed by that name: a collection that only `*` covers cannot be given up alone.
+    pub fn unfollow(&self, collection: &str) -> bool {
+        self.0.state.lock().replica.unfollow(collection)
     }
 
     /// Ends the membership and pushes what waits, for a process that is told of its end (SIGTERM). One round trip,
@@ -100,14 +125,14 @@ impl Shared {
         read(&self.state.lock().replica)
     }
 
-    pub(crate) fn write(
+    pub(crate) fn write<T>(
         &self,
-        write: impl FnOnce(&mut Replica) -> Result<(), WriteError>,
-    ) -> Result<(), WriteError> {
+        write: impl FnOnce(&mut Replica) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
         let mut state = self.state.lock();
-        write(&mut state.replica)?;
+        let written = write(&mut state.replica)?;
         state.said += 1;
-        Ok(())
+        Ok(written)
     }
 
     /// At most a fifth of what is left of the invocation.
@@ -147,15 +172,24 @@ impl Shared {
         let drawn = || getrandom::u64().map_err(|_| Reason::NoRandomness);
         let (call_id, push_id) = (CallId(drawn()?), PushId(drawn()?));
         let asked_at = Moment::now();
+        let ends_at = budget.ends_at();
         let send = |channel, attempt: Attempt| {
+            if attempt.after_timeout() {
+                self.state.lock().chunk_size = ChunkSize::LEAST;
+            }
             let request = attempt.request(self.request(says, call_id, push_id));
             async move {
                 let client = MailboxClient::new(channel);
                 client.max_decoding_message_size(ANSWER_MAX).sync(request).await
             }
         };
-        let answer = self.connection.call(budget, send).await?;
-        let absorbed = self.state.lock().absorb(answer, asked_at);
+        let answer = self.connection.call(budget, send).await.inspect_err(|_| {
+            // What failed at once says nothing of the size.
+            if left(ends_at).is_zero() {
+                self.state.lock().chunk_size.timed_out();
+            }
+        })?;
+        let absorbed = self.state.lock().absorb(answer, says, asked_at);
         // Refused deltas were reported and the rest can be sent; a push that is to be sent later is not for now.
         let is_open = self.with(|replica| replica.sealed().is_some());
         match &absorbed.push_refused {
@@ -189,10 +223,10 @@ impl Shared {
         }
         let next = state.next(says, self.config.quiet);
         // Who falls asleep has no time to read; what fits beside the acknowledgement is welcome.
-        let max_bytes = if matches!(says, Says::Awake) { 0 } else { 16 << 10 };
+        let size = if matches!(says, Says::Awake) { state.chunk_size } else { ChunkSize::LEAST };
         let node = state.replica.node();
         let tags = state.send_tags || node.is_none();
-        let (push, pull, head) = outgoing(&state.replica.outgoing(), max_bytes);
+        let (push, pull, head) = outgoing(&state.replica.outgoing(), size.bytes());
         v1::SyncRequest {
             namespace: self.config.namespace.clone(),
             node: Some(v1::NodeIdentity {

@@ -5,13 +5,15 @@ use std::{
     time::Duration,
 };
 
-use dormouse_proto::wire::v1;
+use dormouse_proto::{convert::bounds, wire::v1};
 
 use crate::{
-    awake::{Deadline, Durability, Freshness},
+    awake::Deadline,
     connection::Moment,
     convert::{Absorbed, absorb},
     error::Reason,
+    inbox::Inbox,
+    outcome::{Durability, Freshness},
     replica::{Replica, message::Report},
 };
 
@@ -33,6 +35,34 @@ pub(crate) struct View {
     pub(crate) failed: Option<Reason>,
 }
 
+/// How many bytes a pull asks for: as many as have lately arrived within the budget, and some more.
+///
+/// A chunk that does not arrive in time is no progress at all, and a wake that asks for the same again makes none
+/// either. So every timeout halves the size and every chunk doubles it; a call whose first transmission has used up
+/// half of its time asks for the least with the second one, so that this wake, too, gets somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkSize(u32);
+
+impl ChunkSize {
+    /// What a new node asks for, and the most that it does.
+    const MOST: Self = Self(bounds::CHUNK_DEFAULT);
+    pub(crate) const LEAST: Self = Self(bounds::CHUNK_MIN);
+
+    pub(crate) const fn bytes(self) -> u32 {
+        self.0
+    }
+
+    /// Nothing arrived in time.
+    pub(crate) fn timed_out(&mut self) {
+        self.0 = (self.0 / 2).max(Self::LEAST.0);
+    }
+
+    /// A chunk arrived.
+    pub(crate) fn arrived(&mut self) {
+        self.0 = self.0.saturating_mul(2).min(Self::MOST.0);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) replica: Replica,
@@ -40,9 +70,10 @@ pub(crate) struct State {
     pub(crate) boot_id: Option<[u8; 16]>,
     pub(crate) beat: u64,
     pub(crate) send_tags: bool,
+    pub(crate) chunk_size: ChunkSize,
     pub(crate) view: View,
     pub(crate) counts: Option<v1::MemberCounts>,
-    pub(crate) inbox: Vec<v1::InboxMessage>,
+    pub(crate) inbox: Inbox,
     /// Running invocations and when they end.
     awake: BTreeMap<u64, Deadline>,
     entered: u64,
@@ -69,9 +100,10 @@ impl State {
             boot_id: None,
             beat: 0,
             send_tags: true,
+            chunk_size: ChunkSize::MOST,
             view: View::default(),
             counts: None,
-            inbox: Vec::new(),
+            inbox: Inbox::default(),
             awake: BTreeMap::new(),
             entered: 0,
             announced_sleep: false,
@@ -87,7 +119,7 @@ impl State {
     pub(crate) fn enter(&mut self, deadline: Deadline) -> u64 {
         self.entered += 1;
         self.awake.insert(self.entered, deadline);
-        self.inbox.clear();
+        self.inbox.forget_before(self.awake.keys().next().copied().unwrap_or(self.entered));
         self.entered
     }
 
@@ -130,7 +162,7 @@ impl State {
         next
     }
 
-    pub(crate) fn absorb(&mut self, answer: v1::SyncResponse, asked_at: Moment) -> Absorbed {
+    pub(crate) fn absorb(&mut self, answer: v1::SyncResponse, says: &Says, asked_at: Moment) -> Absorbed {
         let mut absorbed = absorb(&mut self.replica, answer);
         self.send_tags = absorbed.send_tags;
         if let Some((revision, durability)) = absorbed.acked {
@@ -146,9 +178,19 @@ impl State {
         let surplus = self.reports.len().saturating_sub(REPORTS_MAX);
         self.reports.drain(..surplus);
         self.counts = absorbed.members.take().or(self.counts.take());
-        self.inbox.append(&mut absorbed.inbox);
+        self.take_in_messages(says);
+        if absorbed.progress.is_some() && matches!(says, Says::Awake) {
+            self.chunk_size.arrived();
+        }
         self.view.absorb(&absorbed, asked_at);
         absorbed
+    }
+
+    /// What arrives with the call in which the last invocation falls asleep can only be seen by the next one.
+    fn take_in_messages(&mut self, says: &Says) {
+        let is_late = matches!(says, Says::Asleep(number) if !self.has_others(*number));
+        let until = if is_late { self.entered + 1 } else { self.entered };
+        self.inbox.put(self.replica.take_inbox(), until);
     }
 }
 
@@ -176,4 +218,27 @@ impl View {
 
 pub(crate) fn refused(refusal: &v1::Refusal) -> Reason {
     Reason::Refused { word: refusal.reason.clone(), message: refusal.message.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_whose_pulls_time_out_comes_down_to_the_least_and_stays_there() {
+        let mut size = ChunkSize::MOST;
+        for half in [512, 256, 128, 64, 32, 16, 16] {
+            size.timed_out();
+            assert_eq!(size.bytes(), half << 10);
+        }
+    }
+
+    #[test]
+    fn a_node_whose_chunks_arrive_comes_back_to_the_default_and_no_further() {
+        let mut size = ChunkSize::LEAST;
+        for twice in [32, 64, 128, 256, 512, 1_024, 1_024] {
+            size.arrived();
+            assert_eq!(size.bytes(), twice << 10);
+        }
+    }
 }

@@ -1,51 +1,24 @@
 //! The command line against a real relay: what it prints, and how it exits.
 
+mod world;
+
 use std::{
     io,
     process::{Output, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
-use dormouse::Node;
-use dormouse_relay::{
-    config::Config,
-    grpc,
-    log::embedded::{Embedded, Options},
-    relay::Relay,
-};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     net::TcpListener,
     process::{Child, ChildStdout, Command},
 };
+use world::World;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A relay on a port of its own, with a log that vanishes.
-struct World {
-    url: String,
-    _folder: TempDir,
-}
-
 impl World {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let options = Options { max_frame_bytes: 2 << 20, ..Options::default() };
-        let log = Embedded::open(folder.path(), options).expect("a log");
-        let config = Config { data_dir: folder.path().to_owned(), ..Config::default() };
-        let started = Relay::start(config, Arc::new(log)).await.expect("a relay");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(async move {
-            let served = grpc::serve(started.relay.clone(), listener, std::future::pending()).await;
-            drop((served, started));
-        });
-        Self { url, _folder: folder }
-    }
-
     fn command(&self, words: &[&str]) -> Command {
         command(&self.url, words)
     }
@@ -60,10 +33,6 @@ impl World {
     async fn json(&self, words: &[&str]) -> Vec<Value> {
         let lines = self.says(&[words, &["--json"]].concat()).await;
         lines.lines().map(|line| serde_json::from_str(line).expect("one JSON object per line")).collect()
-    }
-
-    fn node(&self, group: &str) -> Node {
-        Node::builder().url(&self.url).group(group).tag("zone", "a").build().expect("valid")
     }
 }
 
@@ -166,6 +135,79 @@ async fn every_answer_has_a_form_for_programs() {
     assert_eq!((&members[0]["group"], &members[0]["state"]), (&"ads".into(), &"AWAKE".into()));
     assert!(world.json(&["doctor"]).await.iter().all(|finding| finding["level"].is_string()));
     drop(awake);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_is_pushed_and_read() {
+    let world = World::start().await;
+    for (words, shown) in [
+        (&["flag", "on"][..], "flag on"),
+        (&["disable-wins-flag", "off"], "disable-wins-flag off"),
+        (&["max", "7"], "max 7"),
+        (&["max", "-3"], "max 7"),
+        (&["min", "-3"], "min -3"),
+        (&["siblings", "set", "{\"a\": 1}"], "siblings {\"a\":1}"),
+        (&["grow-only-set", "add", "x"], "grow-only-set +\"x\""),
+        (&["remove-wins-set", "add", "x", "y"], "remove-wins-set +\"x\" +\"y\""),
+        (&["remove-wins-set", "remove", "y"], "remove-wins-set -\"y\""),
+    ] {
+        let said = world.says(&[&["push", "ads/it"], words].concat()).await;
+        assert!(said.starts_with(&format!("ads/it {shown}   revision ")), "{words:?}: {said}");
+    }
+    let said = world.says(&["push", "ads/log", "events", "append", "1", "[2]"]).await;
+    let entries: Vec<&str> = said.split_whitespace().collect();
+    assert!(entries[2].ends_with(".0=1") && entries[3].ends_with(".1=[2]"), "{said}");
+    let all = world.says(&["get", "ads/it"]).await;
+    for shown in ["flag on", "max 7", "min -3", "grow-only-set \"x\"", "remove-wins-set \"x\""] {
+        assert!(all.contains(&format!("ads/it {shown}\n")), "{all}");
+    }
+    let deleted = world.says(&["push", "ads/it", "siblings", "delete"]).await;
+    assert!(deleted.starts_with("ads/it siblings (deleted)   "), "{deleted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_is_given_each_entry_once_and_goes_on_where_it_stopped() {
+    let world = World::start().await;
+    let append = async |json: &str| world.says(&["push", "ads/log", "events", "append", json]).await;
+    append("1").await;
+    append("2").await;
+    let consume = async || {
+        let said = world.says(&["consume", "ads/log", "--as", "billing"]).await;
+        said.lines().map(|line| line.split_once(' ').expect("a place").1.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(consume().await, ["1", "2"]);
+    assert_eq!(consume().await, [""; 0]);
+    append("3").await;
+    let json = world.json(&["consume", "ads/log", "--as", "billing"]).await;
+    assert_eq!((&json[0]["value"], &json[0]["index"]), (&3.into(), &0.into()));
+    let mut other = Stream::start(&world, &["consume", "ads/log", "--as", "other", "--follow"]);
+    for expected in ["1", "2", "3"] {
+        assert!(other.line().await.ends_with(&format!(".0 {expected}")));
+    }
+    append("4").await;
+    assert!(other.line().await.ends_with(".0 4"));
+    interrupt(&other.child).expect("it runs");
+    assert_eq!(other.exit_code().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_sent_to_a_member_and_to_nobody_else() {
+    let world = World::start().await;
+    let node = world.node("ads");
+    let awake = node.wake(Duration::from_secs(60)).await;
+    let members = world.json(&["members"]).await;
+    let id = members[0]["nodeId"].as_str().expect("an id").to_owned();
+    let send = ["send", &id, "{\"stop\": true}", "--id", "one", "--ttl", "1h", "--sender", "me"];
+    for _ in 0..2 {
+        assert!(world.says(&send).await.starts_with(&format!("{id}   revision ")));
+    }
+    awake.beat().await.expect("reached");
+    let inbox = awake.take_inbox();
+    assert_eq!(inbox.len(), 1, "delivered once, whoever repeats it");
+    assert_eq!((inbox[0].message_id.as_str(), inbox[0].sender.as_str()), ("one", "me"));
+    let nobody = run(world.command(&["send", "0000000000001", "1"])).await;
+    assert_eq!(nobody.status.code(), Some(1), "{}", stderr(&nobody));
+    assert!(stderr(&nobody).contains("NODE_UNKNOWN"), "{}", stderr(&nobody));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,10 @@ use std::{
     str::FromStr,
 };
 
-use dormouse_proto::ids::Group;
+use dormouse_proto::{
+    ids::{Group, Namespace},
+    record::Policy,
+};
 use thiserror::Error;
 
 use crate::{
@@ -60,12 +63,20 @@ pub struct Config {
     /// Joins that may wait. Well below `queue_max`, so that a storm of cold starts leaves room for those who are in
     /// already; at most 1,048,576.
     pub joins_max: usize,
-    /// Watch streams that may be open. Each holds a task and at most one chunk (3 MiB); at most 65,536.
+    /// Watch streams that may be open. Each holds a task and at most four chunks of 1 MiB; at most 65,536.
     pub watchers_max: usize,
+    /// How long a watch stream waits for a reader that takes nothing, before it is cut off. Well above the longest pause
+    /// of a reader that is well; 100 ms to 1 h.
+    pub watch_patience_ms: u64,
     /// Bytes of log after which a snapshot is taken. A start reads about as much log behind the newest snapshot; a
     /// small value writes the whole state often. Of the order of the state's own size, and well below the room in
     /// `data_dir`; 1 MiB to 1 TiB.
     pub snapshot_every_bytes: u64,
+    /// What every namespace may grow to. The fold enforces it, so it goes into the log when the relay starts, and what is
+    /// not set here stays as the log has it.
+    pub limits: Policy,
+    /// The namespaces that differ.
+    pub namespaces: BTreeMap<Namespace, Policy>,
 }
 
 impl Default for Config {
@@ -84,7 +95,10 @@ impl Default for Config {
             queue_bytes_max: 64 << 20,
             joins_max: 256,
             watchers_max: 1_024,
+            watch_patience_ms: 30_000,
             snapshot_every_bytes: 64 << 20,
+            limits: Policy::default(),
+            namespaces: BTreeMap::new(),
         }
     }
 }
@@ -223,6 +237,7 @@ impl Config {
         // After the environment, because a group differs from the defaults that hold in the end.
         if let Some(file) = &file {
             file.apply_groups(&mut config)?;
+            file.apply_namespaces(&mut config)?;
         }
         config.check()?;
         Ok(config)
@@ -236,6 +251,7 @@ impl Config {
             ("queue_bytes_max", self.queue_bytes_max),
             ("joins_max", count(self.joins_max)),
             ("watchers_max", count(self.watchers_max)),
+            ("watch_patience_ms", self.watch_patience_ms),
             ("snapshot_every_bytes", self.snapshot_every_bytes),
             ("awake_lease_ms", self.leases.awake.0),
             ("asleep_lease_ms", self.leases.asleep.0),

@@ -30,18 +30,44 @@ pub enum RelayError {
         /// The quota.
         limit: u64,
     },
+    /// There are as many namespaces as there may be, and this one is new. Nothing happened.
+    #[error("there are as many namespaces as there may be: {limit}")]
+    TooManyNamespaces {
+        /// The limit.
+        limit: u64,
+    },
     /// No such member.
     #[error("no member {0} is known")]
     NodeUnknown(String),
     /// The member was ended by somebody with the right to do so.
     #[error("member {0} was evicted")]
     NodeGone(String),
+    /// The node is no member any more. Nothing happened.
+    #[error("member {0} is gone")]
+    NodeEnded(String),
+    /// As many messages wait for the node as may. Nothing was stored.
+    #[error("the inbox is full: at most {messages} messages and {bytes} bytes wait for one node")]
+    InboxFull {
+        /// How many messages may wait.
+        messages: u64,
+        /// How many bytes.
+        bytes: u64,
+    },
     /// Nobody can say whether the push was bound.
     #[error("the node was forgotten: nobody can say whether this push took effect")]
     OutcomeUnknown,
     /// Too much is waiting already. Nothing was written.
     #[error("too many {0} are waiting, come back later")]
     Busy(&'static str),
+    /// The reader of a stream took nothing for as long as this relay waits. What it had read stays valid.
+    #[error(
+        "nothing of this stream was taken for {patience_ms} ms, the longest that this relay waits (watch_patience_ms); \
+         go on with a new stream, from the token or the revision of the last message that arrived"
+    )]
+    SlowReader {
+        /// How long was waited.
+        patience_ms: u64,
+    },
     /// The relay has not read its log yet. Nothing happened.
     #[error("this relay is starting or stopping, come back later")]
     Starting,
@@ -71,7 +97,10 @@ const fn reason_text(reason: Reason) -> &'static str {
             "the history that a delta's as_of needs was collected, or was lost with the tail of the log"
         }
         Reason::OutOfRange => "a counter would leave the range of 64 bits",
-        Reason::Quota => "the namespace has as many rows, bytes or collections as it may have",
+        Reason::Quota => {
+            "the namespace has as many rows, bytes or collections as it may have; or, of the deltas that are named, the node \
+             holds up 64 things already, or the siblings that they touch are more than 2 MiB together"
+        }
     }
 }
 

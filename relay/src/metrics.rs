@@ -52,6 +52,12 @@ pub struct Gauges {
     pub watchers: u64,
     /// Whether nobody is declared GONE at this moment.
     pub expiry_held: bool,
+    /// Messages that their nodes have not received yet.
+    pub inbox_waiting: u64,
+    /// What was dropped because there was too much of it, in the order of [`Gauges::COLLAPSED`].
+    pub collapsed: [u64; 5],
+    /// What became of messages, in the order of [`Gauges::MAIL`].
+    pub mail: [u64; 4],
 }
 
 /// The counters of one relay. Shared behind an `Arc`; every method takes `&self`, and none waits for I/O.
@@ -206,6 +212,11 @@ fn add(counter: &Counter, amount: usize) {
 }
 
 impl Gauges {
+    /// What can be dropped because there is too much of it.
+    pub const COLLAPSED: [&str; 5] = ["dead_rows", "siblings", "events", "tombstones", "once_ids"];
+    /// What can become of a message.
+    pub const MAIL: [&str; 4] = ["sent", "received", "expired", "undelivered"];
+
     fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix(PREFIX);
         let plain = [
@@ -216,6 +227,7 @@ impl Gauges {
             ("memory_bytes_estimate", "Memory of the state, estimated", self.memory_bytes_estimate),
             ("watchers", "Open watch streams", self.watchers),
             ("expiry_held", "1 while nobody is declared GONE", u64::from(self.expiry_held)),
+            ("inbox_waiting", "Messages that their nodes have not received yet", self.inbox_waiting),
         ];
         for (name, help, value) in plain {
             registry.register(name, help, ConstGauge::new(value));
@@ -225,6 +237,17 @@ impl Gauges {
             members.get_or_create(&[("state", state)]).set(number);
         }
         registry.register("members", "Members, by state", members);
+        let counted = |label, names: &[&'static str], counts: &[u64]| {
+            let family = Family::<Labels, Counter>::default();
+            for (name, count) in names.iter().zip(counts) {
+                family.get_or_create(&[(label, *name)]).inc_by(*count);
+            }
+            family
+        };
+        let collapsed = counted("what", &Self::COLLAPSED, &self.collapsed);
+        registry.register("collapsed", "Dropped by the state because there was too much of it", collapsed);
+        let mail = counted("outcome", &Self::MAIL, &self.mail);
+        registry.register("mail", "Messages to nodes, by what became of them", mail);
         registry
     }
 }
@@ -288,9 +311,18 @@ mod tests {
     #[test]
     fn gauges_are_those_of_the_scrape() {
         let metrics = Metrics::default();
-        let gauges =
-            Gauges { revision: 1 << 60, awake: 2, suspect: 1, expiry_held: true, ..Gauges::default() };
+        let gauges = Gauges {
+            revision: 1 << 60,
+            awake: 2,
+            suspect: 1,
+            expiry_held: true,
+            collapsed: [7, 0, 0, 0, 0],
+            mail: [9, 8, 0, 1],
+            ..Gauges::default()
+        };
         let first = page(&metrics, &gauges);
+        assert_line(&first, "dormouse_collapsed_total{what=\"dead_rows\"} 7");
+        assert_line(&first, "dormouse_mail_total{outcome=\"undelivered\"} 1");
         assert_line(&first, "dormouse_revision 1152921504606846976");
         assert_line(&first, "dormouse_members{state=\"awake\"} 2");
         assert_line(&first, "dormouse_expiry_held 1");
@@ -305,7 +337,7 @@ mod tests {
         let all = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!((names.len(), all), (24, 24));
+        assert_eq!((names.len(), all), (27, 27));
         assert!(names.iter().all(|name| name.starts_with("dormouse_")));
     }
 }

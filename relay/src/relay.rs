@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dormouse_proto::record::Record;
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
 };
+use tracing::info;
 
 use crate::{
     admin::Readiness,
@@ -15,6 +17,7 @@ use crate::{
     log::Log,
     metrics::{Gauges, Metrics},
     sequencer::{self, Bounds, Running, Sequencer, StartError},
+    state::{Collapsed, MailCounts, View},
 };
 
 /// What every call needs.
@@ -64,6 +67,7 @@ impl Relay {
             snapshot_every: config.snapshot_every_bytes,
         };
         let running = sequencer::start(log, bounds, Arc::clone(&keeper) as _, Arc::clone(&metrics)).await?;
+        put_in_force(&running.sequencer, &config).await?;
         keeper.restore(&running.sequencer.read().fold);
         let paused = Arc::clone(&metrics);
         let ticking = clock.start_ticking(move |pause| paused.paused(pause)).map_err(StartError::Thread)?;
@@ -83,6 +87,25 @@ impl Relay {
     }
 }
 
+/// The limits that the settings name and the log does not have yet become records, because every relay must refuse alike.
+async fn put_in_force(sequencer: &Sequencer, config: &Config) -> Result<(), StartError> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    for wanted in [&config.limits].into_iter().chain(config.namespaces.values()) {
+        let holds = {
+            let applied = sequencer.read();
+            match &wanted.namespace {
+                None => applied.fold.limits().satisfy(wanted),
+                Some(name) => applied.fold.namespace(name).is_some_and(|view| view.has_own(wanted)),
+            }
+        };
+        if !holds {
+            info!(limits = ?wanted, "limits put in force");
+            sequencer.write(Record::Policy(wanted.clone()), 256, None, PATIENCE).await?;
+        }
+    }
+    Ok(())
+}
+
 impl Started {
     /// Tells streams to end; to be called before the server is asked to finish its calls.
     pub fn announce(&self) {
@@ -96,6 +119,19 @@ impl Started {
         let _ = tokio::time::timeout(PATIENCE, self.keeper).await;
         drop(self.relay);
         self.running.stop().await;
+    }
+}
+
+impl Gauges {
+    /// What the fold has dropped on its own, and what became of messages.
+    fn count(&mut self, view: &View<'_>) {
+        let Collapsed { dead_rows, siblings, events, tombstones, once_ids } = view.collapsed();
+        let MailCounts { sent, received, expired, undelivered } = view.mail_counts();
+        self.inbox_waiting += view.mail_waiting().0;
+        let collapsed = [dead_rows, siblings, events, tombstones, once_ids];
+        self.collapsed.iter_mut().zip(collapsed).for_each(|(sum, more)| *sum += more);
+        let mail = [sent, received, expired, undelivered];
+        self.mail.iter_mut().zip(mail).for_each(|(sum, more)| *sum += more);
     }
 }
 
@@ -125,7 +161,8 @@ impl Readiness for Relay {
             gauges.suspect += counts.suspect;
             gauges.rows += view.rows();
             gauges.dead_rows += view.dead_rows();
-            gauges.memory_bytes_estimate += view.bytes();
+            gauges.memory_bytes_estimate += view.memory_bytes();
+            gauges.count(&view);
         }
         gauges
     }

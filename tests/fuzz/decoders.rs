@@ -3,9 +3,9 @@
 use std::{fmt, path::Path, str::FromStr};
 
 use dormouse_proto::{
-    convert::{PullRequest, SyncCall, bounds, deltas_from_wire},
+    convert::{Mail, PullRequest, SyncCall, bounds, deltas_from_wire},
     ids::{Collection, Element, Group, Key, Namespace, NodeId, OnceId, PushId, PushNo},
-    record::{Frame, FrameHeader, Push, Record},
+    record::{self, Frame, FrameHeader, Push, Record},
     rows::{decode_value, encode_value},
     wire::v1,
 };
@@ -77,6 +77,35 @@ fn a_sync_request_is_understood_or_refused() {
         if let Some(Ok(pull)) = call.pull {
             assert!(pull.acked.is_sorted() && pull.max_bytes <= bounds::CHUNK_MAX as usize);
         }
+    });
+}
+
+/// A message that somebody might send.
+fn send_request(choices: &mut Choices<'_>) -> v1::SendRequest {
+    v1::SendRequest {
+        namespace: choices.one_of(&["", "default", "no namespace"]).to_owned(),
+        node_id: choices.perhaps(|it| NodeId(it.number()).to_string()).unwrap_or_default(),
+        message_id: choices.byte().to_string().repeat(choices.one_of(&[1, 1, 0, 40])),
+        payload: choices.perhaps(|it| history::value(it).into()),
+        ttl_ms: u32::try_from(choices.number()).unwrap_or(u32::MAX),
+        sender: choices.one_of(&["", "somebody", "some\nbody"]).repeat(choices.one_of(&[1, 9])),
+    }
+}
+
+#[test]
+fn a_message_is_understood_or_refused() {
+    bolero::check!().with_test_time(BRIEFLY).for_each(|bytes| {
+        let mut choices = Choices::new(bytes);
+        let mut request = send_request(&mut choices).encode_to_vec();
+        choices.damage(&mut request);
+        let Ok(Ok(mail)) = v1::SendRequest::decode(&*request).map(Mail::try_from) else { return };
+        assert!(mail.payload.len() <= bounds::MAIL_BYTES && mail.sender.len() <= bounds::SENDER_BYTES);
+        assert!((1..=bounds::MAIL_TTL_MAX_MS).contains(&mail.ttl_ms));
+        let Mail { namespace, node, message_id, sender, payload, ttl_ms } = mail;
+        let namespace = namespace.unwrap_or_default();
+        let send = record::Send { namespace, node, message_id, sender, payload, ttl_ms };
+        let frame = Frame { header: FrameHeader::default(), records: vec![Record::Send(send)] };
+        assert_eq!(Frame::decode(&frame.clone().encode()).as_ref(), Ok(&frame));
     });
 }
 
@@ -159,7 +188,7 @@ fn a_token_is_read_as_it_was_written_or_refused() {
     bolero::check!().with_test_time(BRIEFLY).for_each(|bytes| {
         let mut choices = Choices::new(bytes);
         // The version, two fingerprints, and then nothing but numbers.
-        let mut token = [vec![1], choices.bytes(16)].concat();
+        let mut token = [vec![2], choices.bytes(16)].concat();
         while choices.are_left() && token.len() < Token::MAX_BYTES {
             encode_varint(choices.number(), &mut token);
         }

@@ -1,7 +1,7 @@
 //! The fold, fed with arbitrary histories.
 
-use dormouse_proto::record::Frame;
-use dormouse_relay::state::{Fold, Pull, Restore, Verdict};
+use dormouse_proto::{ids::NodeId, record::Frame};
+use dormouse_relay::state::{Fold, Mail, Pull, Restore, Verdict};
 
 use crate::{BRIEFLY, choices::Choices, history, long_input};
 
@@ -24,16 +24,21 @@ fn restored(bytes: &[u8], piece: usize) -> Fold {
     restore.finish().expect("its own snapshot is complete")
 }
 
-/// All that a reader gets who pulls until it is caught up: `(as_of, rows, members, encoded rows)` of each chunk.
-fn drained(fold: &Fold, choices: &mut Choices<'_>) -> Vec<(u64, usize, usize, Vec<u8>)> {
+/// What a reader gets in one chunk: `(as_of, rows, members, messages, encoded rows)`.
+type Got = (u64, usize, usize, Vec<Mail>, Vec<u8>);
+
+/// All that a reader gets who pulls until it is caught up.
+fn drained(fold: &Fold, choices: &mut Choices<'_>) -> Vec<Got> {
     const CHUNKS: usize = 10_000;
     let namespace = history::namespace(choices);
     let max_bytes = 1 + choices.below(256);
+    let node = choices.perhaps(|it| NodeId(it.below(4) as u64));
     let (mut token, mut chunks) = (None, Vec::new());
     while chunks.len() < CHUNKS {
-        let pull = Pull { token, all: true, members: true, max_bytes, log_is_read: true, ..Pull::default() };
+        let pull =
+            Pull { token, all: true, members: true, node, max_bytes, log_is_read: true, ..Pull::default() };
         let chunk = fold.pull(1, &namespace, &pull).expect("it asks for no revision");
-        chunks.push((chunk.as_of.0, chunk.rows, chunk.members.len(), chunk.keys));
+        chunks.push((chunk.as_of.0, chunk.rows, chunk.members.len(), chunk.inbox, chunk.keys));
         if chunk.caught_up {
             return chunks;
         }

@@ -2,15 +2,19 @@
 
 use dormouse_proto::{
     ids::{Beat, BootId, Incarnation, Namespace, NodeId, OnceId, PushId, PushNo, Revision},
-    lattice::{Change, CounterDelta, Delta, Once, RegisterDelta, Remove, Reset, SetDelta, Value},
+    lattice::{Delta, Value},
     record::{
-        Cause, Contact, Digest, Evidence, Frame, FrameHeader, Gone, Join, Mark, Policy, Push, Record, Write,
+        Cause, Contact, Digest, Evidence, Frame, FrameHeader, Gone, Join, Mark, Policy, Push, Received,
+        Record, Send, Write,
     },
 };
 
-use crate::choices::Choices;
+use crate::{choices::Choices, deltas::Deltas};
 
-fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(choices: &mut Choices<'_>, from: &[&str]) -> T {
+pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(
+    choices: &mut Choices<'_>,
+    from: &[&str],
+) -> T {
     choices.one_of(from).parse().expect("a good name")
 }
 
@@ -54,7 +58,7 @@ impl Author {
 
     fn record(&mut self, choices: &mut Choices<'_>) -> Record {
         self.head = self.head.saturating_add(1);
-        match choices.below(32) {
+        match choices.below(36) {
             0 => {
                 let base = choices.number().min(1 << 62);
                 self.head = base.max(self.head + 1);
@@ -69,6 +73,12 @@ impl Author {
             20..=24 => Record::Join(self.join(choices)),
             25 => Record::Gone(self.gone(choices)),
             26..=29 => Record::Digest(self.digest(choices)),
+            30..=32 => Record::Send(self.send(choices)),
+            33 => Record::Received(Received {
+                namespace: namespace(choices),
+                node: NodeId(choices.below(self.nodes.len()) as u64),
+                upto: Revision(self.head.saturating_sub(choices.number())),
+            }),
             _ => Record::Policy(policy(choices)),
         }
     }
@@ -86,6 +96,22 @@ impl Author {
             deltas: self.deltas(choices),
             contact: choices.perhaps(contact),
         }
+    }
+
+    fn send(&self, choices: &mut Choices<'_>) -> Send {
+        Send {
+            namespace: namespace(choices),
+            node: NodeId(choices.below(self.nodes.len()) as u64),
+            message_id: request_id(choices),
+            sender: choices.one_of(&["", "somebody"]).to_owned(),
+            payload: value(choices),
+            ttl_ms: choices.number(),
+        }
+    }
+
+    /// For the newest revision.
+    pub(crate) fn deltas(&self, choices: &mut Choices<'_>) -> Vec<Delta> {
+        Deltas(self.head).some(choices)
     }
 
     fn join(&mut self, choices: &mut Choices<'_>) -> Join {
@@ -141,67 +167,9 @@ impl Author {
         let edge = choices.below(32) == 31;
         (node, Incarnation(if edge { choices.number() } else { self.nodes[node].incarnation }))
     }
-
-    /// At most one for each collection, key and type, as in every record that a relay writes.
-    pub(crate) fn deltas(&self, choices: &mut Choices<'_>) -> Vec<Delta> {
-        let mut deltas: Vec<Delta> = choices.list(4, |it| self.delta(it));
-        deltas.sort_by(|a, b| place(a).cmp(&place(b)));
-        deltas.dedup_by(|a, b| place(a) == place(b));
-        deltas
-    }
-
-    fn delta(&self, choices: &mut Choices<'_>) -> Delta {
-        let change = match choices.below(3) {
-            0 => Change::Counter(CounterDelta {
-                reset: choices
-                    .sometimes()
-                    .then(|| Reset { as_of: self.as_of(choices), total: choices.signed() }),
-                amount: choices.signed(),
-                once: choices.list(1, |it| Once { id: request_id(it), amount: it.signed() }),
-            }),
-            1 => self.set(choices),
-            _ => Change::Register(RegisterDelta {
-                value: choices.perhaps(value),
-                stamp_ms: choices.number(),
-                as_of: self.as_of(choices),
-            }),
-        };
-        Delta {
-            collection: name(choices, &["ads", "carts", "flags"]),
-            key: name(choices, &["a", "b/c"]),
-            change,
-        }
-    }
-
-    /// Every element at most once.
-    fn set(&self, choices: &mut Choices<'_>) -> Change {
-        let (mut add, mut remove) = (Vec::new(), Vec::new());
-        for element in ["", "e", "f"] {
-            let element = element.parse().expect("a good element");
-            match choices.below(3) {
-                0 => add.push(element),
-                1 => remove.push(Remove { elements: vec![element], as_of: self.as_of(choices) }),
-                _ => {}
-            }
-        }
-        Change::Set(SetDelta { add, remove })
-    }
-
-    /// What an author may have seen: nothing, something of late, or what it cannot have.
-    fn as_of(&self, choices: &mut Choices<'_>) -> Option<Revision> {
-        match choices.below(64) {
-            0..=31 => None,
-            63 => Some(Revision(choices.number())),
-            late => Some(Revision(self.head.saturating_sub(late as u64 - 31))),
-        }
-    }
 }
 
-fn place(delta: &Delta) -> (&str, &str, u8) {
-    (delta.collection.as_str(), delta.key.as_str(), delta.change.kind().number())
-}
-
-fn request_id(choices: &mut Choices<'_>) -> OnceId {
+pub(crate) fn request_id(choices: &mut Choices<'_>) -> OnceId {
     choices.byte().to_string().parse().expect("a good id")
 }
 
@@ -216,8 +184,10 @@ fn contact(choices: &mut Choices<'_>) -> Contact {
 
 /// Limits that are low enough to be met.
 fn policy(choices: &mut Choices<'_>) -> Policy {
+    let namespace = choices.sometimes().then(|| namespace(choices));
     let mut limit = || choices.perhaps(|it| 1 + it.number() % 256);
     Policy {
+        namespace,
         dead_rows_min: limit(),
         tombstones_max: limit(),
         tombstone_ms: limit(),
@@ -228,10 +198,15 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
         rows_max: limit(),
         bytes_max: limit().map(|it| it * 64),
         nodes_max: limit(),
+        events_max: limit().map(|it| 1 + it % 8),
+        events_bytes_max: limit().map(|it| it * 16),
+        events_age_ms: limit().map(|it| it * 100),
+        inbox_max: limit(),
+        inbox_bytes_max: limit().map(|it| it * 16),
     }
 }
 
-fn value(choices: &mut Choices<'_>) -> Value {
+pub(crate) fn value(choices: &mut Choices<'_>) -> Value {
     if choices.sometimes() {
         Value::Data(choices.bytes(3))
     } else {

@@ -6,6 +6,7 @@
 
 mod choices;
 mod decoders;
+mod deltas;
 mod fold;
 mod history;
 

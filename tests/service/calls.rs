@@ -1,9 +1,7 @@
 //! The services of one relay, over real connections.
 
-use std::time::Duration;
-
 use crate::harness::{
-    Caller, Outcome, Served, add, asleep, awake, chunk, counter, pushed, register, set_add, set_remove,
+    Caller, Outcome, Served, add, asleep, awake, chunk, counter, get, pushed, register, set_add, set_remove,
 };
 use dormouse_proto::wire::v1::{
     self,
@@ -455,18 +453,6 @@ async fn the_admin_port_tells_life_readiness_and_numbers() -> Outcome {
     assert!(get(&served.admin_url, "/livez").await?.ends_with("ok\n"));
     assert!(get(&served.admin_url, "/readyz").await?.starts_with("HTTP/1.1 200"));
     Ok(())
-}
-
-async fn get(url: &str, path: &str) -> Result<String, Box<dyn std::error::Error>> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let address = url.trim_start_matches("http://");
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    stream
-        .write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes())
-        .await?;
-    let mut answer = String::new();
-    tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await??;
-    Ok(answer)
 }
 
 #[tokio::test]

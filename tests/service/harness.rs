@@ -1,6 +1,6 @@
 //! A real relay in this process, on a port of its own, and a caller that says every field by hand.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use dormouse_proto::wire::v1::{
     self, mailbox_client::MailboxClient, membership_client::MembershipClient, sync_request::Next,
@@ -245,4 +245,17 @@ pub(crate) fn counter(keys: &[v1::KeyState], key: &str) -> Option<i64> {
 /// The word that a status carries in its `ErrorInfo`.
 pub(crate) fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map_or_else(String::new, |info| info.reason.clone())
+}
+
+/// What the admin port answers there, headers and all.
+pub(crate) async fn get(url: &str, path: &str) -> Result<String, Box<dyn std::error::Error>> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = url.trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes())
+        .await?;
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await??;
+    Ok(answer)
 }

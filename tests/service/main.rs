@@ -1,5 +1,8 @@
 //! One relay over real connections: what it answers, and what it refuses.
 
 mod calls;
+mod events;
 mod harness;
+mod mail;
 mod refusals;
+mod watching;

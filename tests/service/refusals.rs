@@ -85,10 +85,10 @@ async fn field_invalid_names_what_was_wrong() -> Outcome {
         (
             vec![crate::harness::delta(
                 "ads",
-                "f",
-                v1::delta::Change::Flag(v1::FlagDelta { on: true, as_of: None }),
+                "g",
+                v1::delta::Change::GrowOnlySet(v1::GrowOnlySetDelta { add: vec!["x".into(), "x".into()] }),
             )],
-            "push.deltas[0].change",
+            "push.deltas[0].grow_only_set",
         ),
         (
             vec![v1::Delta { collection: "ads".into(), key: "x".into(), change: None }],
@@ -394,10 +394,10 @@ async fn store_full_refuses_writes_and_serves_reads() -> Outcome {
 #[tokio::test]
 async fn what_this_release_has_not_got_says_so() -> Outcome {
     let served = Served::default().await?;
-    let refused =
-        served.mailbox().await.send(v1::SendRequest::default()).await.expect_err("not in this release");
+    let request = v1::ExplainMemberRequest::default();
+    let refused = served.membership().await.explain_member(request).await.expect_err("not in this release");
     assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("Send"));
+    assert!(refused.message().contains("ExplainMember"));
     Ok(())
 }
 

@@ -2,9 +2,10 @@
 
 use dormouse_proto::{
     ids::Revision,
+    rows::decode_value,
     wire::v1::{self, sync_response as response},
 };
-use dormouse_relay::state::{Chunk, LastPush, Lost, Reason, Refused, RosterEntry};
+use dormouse_relay::state::{Chunk, LastPush, Lost, Mail, Reason, Refused, RosterEntry};
 use prost::Message as _;
 
 pub(crate) const fn reason_word(reason: Reason) -> &'static str {
@@ -43,7 +44,14 @@ pub(crate) fn settled(last: &LastPush) -> Option<v1::Settled> {
     })
 }
 
-pub(crate) fn wire_chunk(chunk: Chunk) -> v1::Chunk {
+fn message(mail: Mail) -> v1::InboxMessage {
+    let Mail { revision, message_id, sender, payload, expires_at_ms: _ } = mail;
+    let payload = decode_value(&payload).map(Into::into);
+    v1::InboxMessage { revision: revision.0, message_id, sender, payload }
+}
+
+/// A chunk, as the wire has it.
+pub fn wire_chunk(chunk: Chunk) -> v1::Chunk {
     let restart = match chunk.restart {
         None => v1::chunk::Restart::Unspecified,
         Some(Lost::Compacted) => v1::chunk::Restart::Compacted,
@@ -68,7 +76,7 @@ pub(crate) fn wire_chunk(chunk: Chunk) -> v1::Chunk {
         restart: restart as i32,
         restarted: chunk.restarted,
         members: chunk.members.iter().map(member).collect(),
-        inbox: Vec::new(),
+        inbox: chunk.inbox.into_iter().map(message).collect(),
         keys: rows,
     }
 }

@@ -1,5 +1,7 @@
 //! One history: a seed, a set of faults, perhaps a rule that is left out; and what was found.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use dormouse_proto::{
     ids::Beat,
     record::{Cause, Gone, Record},
@@ -12,9 +14,19 @@ use crate::{
     node::Carries,
     rows,
     trace::Trace,
-    violation::Violation,
+    violation::{Violation, violation},
     world::{NODES, RELAYS, Stats, World},
 };
+
+/// Seeds that ever showed a defect.
+///
+/// # Panics
+/// If one of them is no number.
+pub fn old_seeds() -> Vec<u64> {
+    let lines = include_str!("../seeds.txt").lines();
+    let lines = lines.map(|line| line.split('#').next().unwrap_or_default().trim());
+    lines.filter(|line| !line.is_empty()).map(|line| line.parse().expect("a seed is a number")).collect()
+}
 
 /// What is run.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +61,21 @@ impl History {
         self.run_with(Trace::default())
     }
 
+    /// Runs it without a trace; a panic in the code under test is a finding like any other.
+    pub fn run_caught(self) -> Outcome {
+        catch_unwind(AssertUnwindSafe(|| self.run())).unwrap_or_else(|why| {
+            let text = why.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| why.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let violation = Some(violation(format!("the code under test panicked: {text}")));
+            Outcome { stats: Stats::default(), trace: String::new(), violation }
+        })
+    }
+
+    /// What replays it.
+    pub fn command(self) -> String {
+        format!("cargo run --release -p dormouse-tests --bin exactness -- --tell {}", self.seed)
+    }
+
     /// Runs it and tells what happens.
     pub fn tell(self) -> Outcome {
         self.run_with(Trace::kept())
@@ -71,7 +98,8 @@ impl History {
 
 impl World {
     fn live(&mut self) -> Result<(), Violation> {
-        for _ in 0..self.rng.u32(60..400) {
+        let steps = if self.faults.long { 60..400 } else { 25..150 };
+        for _ in 0..self.rng.u32(steps) {
             self.now += self.rng.u64(1..4);
             self.step()?;
             let down: Vec<usize> = (0..RELAYS).filter(|it| !self.relays[*it].connected).collect();
@@ -89,11 +117,12 @@ impl World {
         let connected = self.relays[relay].connected;
         let faults = self.faults;
         match self.rng.u32(..1000) {
-            0..420 => self.edits(node),
-            420..840 => {
+            0..400 => self.edits(node),
+            400..790 => {
                 let carries = self.carries();
                 self.call(node, relay, carries)?;
             }
+            790..840 => self.beside(node, relay)?,
             840..900 if connected => {
                 let upto = self.rng.usize(self.relays[relay].applied.len()..=self.log.len());
                 self.catch_up(relay, upto)?;
@@ -123,16 +152,41 @@ impl World {
 
     /// The program changes a row; sometimes it clears a whole set and puts something back in the same breath.
     fn edits(&mut self, node: usize) {
-        let row = self.rng.usize(..rows::all().len());
-        if self.rng.u32(..100) >= 6 {
+        let row = self.palette[self.rng.usize(..self.palette.len())];
+        let percent = self.rng.u32(..100);
+        if percent >= 6 {
             return self.edit(node, row);
         }
-        for row in 0..4 {
-            if self.nodes[node].view(row) == Some(rows::Shown::Element(true)) {
-                self.edit(node, row);
+        if self.faults.clears && percent >= 2 {
+            return self.clear(node);
+        }
+        let of_one_key: Vec<rows::RowNo> = self
+            .palette
+            .iter()
+            .copied()
+            .filter(|it| rows::all()[*it].path == rows::all()[row].path)
+            .collect();
+        for row in &of_one_key {
+            if self.nodes[node].view(*row) == Some(rows::Shown::Present(true)) {
+                self.edit(node, *row);
             }
         }
-        self.edit(node, self.rng.clone().usize(..4));
+        self.edit(node, row);
+    }
+
+    /// What happens beside the round trips.
+    fn beside(&mut self, node: usize, relay: usize) -> Result<(), Violation> {
+        let (connected, faults) = (self.relays[relay].connected, self.faults);
+        match self.rng.u32(..50) {
+            0..12 if faults.interest => self.read(node, relay)?,
+            12..16 if faults.interest => self.change_interest(node),
+            16..28 if faults.mail && connected => self.send(node, relay)?,
+            28..38 if faults.writes && connected => self.back_end(relay)?,
+            38..46 if (faults.window || faults.mail) && connected => self.tell_time(relay)?,
+            46..48 if faults.quota && connected => self.change_limits(relay)?,
+            _ => {}
+        }
+        Ok(())
     }
 
     fn carries(&mut self) -> Carries {
@@ -152,12 +206,12 @@ impl World {
             1..4 => Cause::Left,
             _ => Cause::Expired,
         };
-        let view = self.relays[relay].machine.fold.namespace(namespace());
+        let view = self.relays[relay].machine.fold.namespace(namespace(self.nodes[node].space));
         let heard = view.and_then(|view| view.member(id)).map_or(Beat(0), |it| it.soft.beat);
         let beat = if self.chance(0.8) { heard } else { Beat(heard.0.saturating_sub(1)) };
         self.say(|| format!("node {node} is declared gone: {cause:?}, beat {beat}"));
         let gone = Gone {
-            namespace: namespace().clone(),
+            namespace: namespace(self.nodes[node].space).clone(),
             node: id,
             incarnation,
             cause,

@@ -18,26 +18,34 @@ use std::sync::OnceLock;
 
 use dormouse_proto::ids::Namespace;
 
-mod answer;
+pub mod answer;
 pub mod check;
+mod end;
 pub mod faults;
 pub mod history;
 pub mod log;
 pub mod machine;
 pub mod node;
+mod post;
+mod program;
+mod pull;
 pub mod relay;
 pub mod rows;
 pub mod said;
 pub mod sync;
+pub mod told;
 pub mod trace;
 pub mod truth;
 pub mod violation;
 pub mod world;
 
-/// The namespace that everything happens in.
-pub fn namespace() -> &'static Namespace {
-    static NAME: OnceLock<Namespace> = OnceLock::new();
-    NAME.get_or_init(Namespace::default)
+/// How many namespaces there are. In most histories nothing happens in the second one.
+pub const SPACES: usize = 2;
+
+/// The namespaces, by number.
+pub fn namespace(space: usize) -> &'static Namespace {
+    static NAMES: OnceLock<[Namespace; SPACES]> = OnceLock::new();
+    &NAMES.get_or_init(|| [Namespace::default(), "other".parse().expect("a name")])[space]
 }
 
 /// The fingerprint of the simulated log.

@@ -1,5 +1,7 @@
 //! A node: the project's replica, an identity, a clock that is wrong, and the shadow of what it was shown.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use dormouse::{
     replica::{
         Follow, Replica,
@@ -8,8 +10,8 @@ use dormouse::{
     simulation,
 };
 use dormouse_proto::{
-    ids::{Beat, BootId, CallId, OnceId, PushId, Revision},
-    lattice::{Type, Value},
+    ids::{Beat, BootId, CallId, NodeId, PushId, Revision},
+    lattice::{Change, Delta, Type, Value},
     traps::Trap,
     wire::v1::{self, chunk::Restart, lease::Admission, sync_response as response},
 };
@@ -17,11 +19,12 @@ use fastrand::Rng;
 
 use crate::{
     machine::traps,
-    rows::{self, COLLECTIONS, RowNo, Shown},
-    said::{Op, Shadow},
+    rows::{self, COLLECTIONS, Event, RowNo, Shown},
+    said::{Registry, Shadow},
     sync::{Call, NoAnswer, Request},
+    told::told,
     trace,
-    violation::Violation,
+    violation::{Violation, ensure},
     world::World,
 };
 
@@ -30,15 +33,27 @@ use crate::{
 pub struct Node {
     /// Which, in traces.
     pub name: usize,
+    /// The number of its namespace.
+    pub space: usize,
     /// The code under test.
     pub replica: Replica,
     /// What it was really shown.
     pub shadow: Shadow,
-    /// Whether the members' rows are followed.
-    pub follows_members: bool,
-    boot_id: BootId,
-    beat: u64,
-    skew_ms: i64,
+    /// What its program wants to follow; that may have to wait for an answer.
+    pub wants: Vec<String>,
+    /// What the program holds up, or has taken back; `true`: that may not have become so, and it was told.
+    pub standing: BTreeMap<RowNo, (Option<Value>, bool)>,
+    /// Messages that have arrived, by their senders' names for them.
+    pub letters: BTreeSet<String>,
+    /// The revision of the newest message in this history.
+    pub newest_letter: u64,
+    /// The newest answer told of a later push of its name than the one that it has under way.
+    pub settled_other: bool,
+    /// Whose process it is.
+    pub boot_id: BootId,
+    pub(crate) beat: u64,
+    /// How wrong its clock is.
+    pub skew_ms: i64,
 }
 
 /// What a call carries.
@@ -52,22 +67,36 @@ pub struct Carries {
     pub max_bytes: usize,
 }
 
+/// What a node follows at first.
+fn first_interest(rng: &mut Rng, picky: bool) -> Vec<String> {
+    let members = rng.bool();
+    let mut names: Vec<String> = if rng.bool() {
+        vec![Follow::ALL.into()]
+    } else {
+        COLLECTIONS.iter().map(ToString::to_string).collect()
+    };
+    if picky {
+        names.retain(|_| rng.bool());
+    }
+    names.extend(members.then(|| Follow::MEMBERS.to_owned()));
+    names
+}
+
 impl Node {
-    /// A process at its first wake.
-    pub fn new(name: usize, rng: &mut Rng, trap: Option<Trap>) -> Self {
-        let follows_members = rng.bool();
-        let mut names: Vec<String> = if rng.bool() {
-            vec![Follow::ALL.into()]
-        } else {
-            COLLECTIONS.iter().map(ToString::to_string).collect()
-        };
-        names.extend(follows_members.then(|| Follow::MEMBERS.to_owned()));
-        let follow = Follow::new(names).expect("collections of the world are well named");
+    /// A process at its first wake. `picky`: it does not follow everything.
+    pub fn new(name: usize, space: usize, rng: &mut Rng, picky: bool, trap: Option<Trap>) -> Self {
+        let names = first_interest(rng, picky);
+        let follow = Follow::new(names.clone()).expect("collections of the world are well named");
         Self {
             name,
+            space,
             replica: Replica::new(follow, 1 << 20).with_traps(traps(trap)),
-            shadow: Shadow::default(),
-            follows_members,
+            shadow: Shadow::new(names.clone()),
+            wants: names,
+            standing: BTreeMap::new(),
+            letters: BTreeSet::new(),
+            newest_letter: 0,
+            settled_other: false,
             boot_id: BootId(rng.u128(..).to_be_bytes()),
             beat: 0,
             skew_ms: rng.i64(-60..60),
@@ -76,106 +105,71 @@ impl Node {
 
     /// What it shows of a row; `None`: it says that it does not know.
     pub fn view(&self, row: RowNo) -> Option<Shown> {
-        let it = &rows::all()[row];
-        match (it.kind, &it.element) {
-            (Type::Set, Some(element)) => {
-                self.replica.set_contains(&it.path, element.as_str()).map(Shown::Element)
+        let (it, replica) = (&rows::all()[row], &self.replica);
+        let (path, element) = (&it.path, it.element.as_ref().map_or("", |it| it.as_str()));
+        match it.kind {
+            Type::Set => replica.set_contains(path, element).map(Shown::Present),
+            Type::GrowOnlySet => replica.grow_only_set_contains(path, element).map(Shown::Present),
+            Type::RemoveWinsSet => replica.remove_wins_set_contains(path, element).map(Shown::Present),
+            Type::Flag => replica.flag(path).map(Shown::Present),
+            Type::DisableWinsFlag => replica.disable_wins_flag(path).map(Shown::Present),
+            Type::Counter => replica.counter(path).map(Shown::Counter),
+            Type::Register => replica.register(path).map(|value| Shown::Register(value.cloned())),
+            Type::Max => replica.max(path).map(Shown::Number),
+            Type::Min => replica.min(path).map(Shown::Number),
+            Type::Siblings => {
+                let one = |(at, value): (Option<Revision>, &Value)| (at.map_or(0, |it| it.0), value.clone());
+                let all = replica.siblings_with_revisions(path)?;
+                Some(Shown::Siblings(all.into_iter().map(one).collect()))
             }
-            (Type::Set, None) => None,
-            (Type::Counter, _) => self.replica.counter(&it.path).map(Shown::Counter),
-            (Type::Register, _) => {
-                self.replica.register(&it.path).map(|value| Shown::Register(value.cloned()))
+            Type::Events => {
+                let at = |at: Option<(Revision, u32)>| at.map_or((0, 0), |(at, index)| (at.0, index));
+                let all = replica.events(path)?.into_iter();
+                let all = all.map(|it| Event { at: at(it.at), payload: it.payload.clone() });
+                Some(Shown::Events(all.collect()))
+            }
+            Type::Presence => {
+                let all = replica.presence(path)?;
+                Some(Shown::Holders(all.into_iter().map(|(node, value)| (node, value.clone())).collect()))
             }
         }
     }
 
     /// Seals what waits, if nothing is under way. Never before it has an identity.
-    fn seal(&mut self, push_id: PushId, registry: &mut crate::said::Registry) {
+    fn seal(&mut self, push_id: PushId, registry: &mut Registry) -> Result<(), Violation> {
         if self.replica.sealed().is_some() || self.replica.node().is_none() {
-            return;
+            return Ok(());
         }
-        match self.replica.seal(push_id) {
-            Some(push) => {
-                let touched: Vec<RowNo> = push.deltas().iter().flat_map(rows::touched).collect();
-                self.shadow.seal(push_id, &touched, registry);
-            }
-            None => self.shadow.waiting.clear(),
+        let Some(push) = self.replica.seal(push_id) else {
+            self.shadow.waiting.clear();
+            return Ok(());
+        };
+        let touched: Vec<RowNo> = push.deltas().iter().flat_map(rows::touched).collect();
+        let held_up = |delta: &&Delta| matches!(delta.change, Change::Presence(_));
+        for delta in push.deltas().iter().filter(held_up) {
+            let said = rows::touched(delta).first().and_then(|row| self.standing.get(row));
+            let Change::Presence(presence) = &delta.change else { continue };
+            ensure(said.is_some_and(|said| said.0 == presence.value), || {
+                format!("presence: node {} pushes {delta:?}, its program said {said:?}", self.name)
+            })?;
         }
+        self.shadow.seal(push_id, &touched, registry);
+        Ok(())
     }
-}
 
-// ---- what the program does ----
-
-impl World {
-    /// The program changes a row, by what it sees of it.
-    pub fn edit(&mut self, node: usize, row: RowNo) {
-        let it = &rows::all()[row];
-        let seen = self.nodes[node].view(row).unwrap_or(Shown::nothing(it.kind));
-        self.say(|| format!("node {node} sees {} as {seen:?} and changes it", rows::name(row)));
-        match (&seen, &it.element) {
-            (Shown::Element(present), Some(element)) => {
-                let removes = *present && self.chance(0.6);
-                let node = &mut self.nodes[node];
-                let said = if removes {
-                    node.replica.set_remove(&it.path, element.clone())
-                } else {
-                    node.replica.set_add(&it.path, element.clone())
-                };
-                said.expect("the outbox is large");
-                node.shadow.say(row, if removes { Op::Remove } else { Op::Add }, false);
-            }
-            (Shown::Counter(value), _) => self.count(node, row, *value),
-            (Shown::Register(value), _) => {
-                let deletes = value.is_some() && self.chance(0.4);
-                let text = self.rng.u32(..).to_string();
-                let stamp = self.now.saturating_add_signed(self.nodes[node].skew_ms);
-                let node = &mut self.nodes[node];
-                let value = (!deletes).then_some(Value::Text(text));
-                node.replica.register_set(&it.path, value, stamp).expect("the outbox is large");
-                node.shadow.say(row, Op::Write, false);
-            }
-            (Shown::Element(_), None) => {}
+    /// An answer says what became of the newest push of its name.
+    fn hear_of_pushes(&mut self, answer: &v1::SyncResponse) {
+        let (Some(settled), Some(push)) = (&answer.settled, self.replica.sealed()) else { return };
+        let is_mine = *settled.push_id == push.push_id().0.to_be_bytes();
+        self.settled_other = !is_mine && settled.push_no >= push.push_no().0;
+        if is_mine && !settled.refused.is_empty() {
+            self.shadow.told_refused = Some(push.push_id());
         }
     }
 
-    fn count(&mut self, node: usize, row: RowNo, value: i64) {
-        let path = &rows::all()[row].path;
-        let resets = value != 0 && self.nodes[node].shadow.is_held(row) && self.chance(0.35);
-        let (adds, once) = (!resets || self.chance(0.4), self.chance(0.15));
-        // After a reset often the very value that was there: the value alone does not tell that anything changed.
-        let amount = if resets { value } else { self.rng.i64(1..5) * if self.chance(0.33) { -1 } else { 1 } };
-        let id = if self.chance(0.5) { self.rng.u32(..5) } else { self.rng.u32(..) };
-        let node = &mut self.nodes[node];
-        if resets {
-            node.replica.counter_reset(path).expect("the outbox is large");
-            node.shadow.say(row, Op::Count, true);
-        }
-        if adds {
-            let said = if once && !resets {
-                let id: OnceId = id.to_string().parse().expect("an id");
-                node.replica.counter_add_once(path, id, amount)
-            } else {
-                node.replica.counter_add(path, amount)
-            };
-            said.expect("the outbox is large");
-            node.shadow.say(row, Op::Count, false);
-        }
-    }
-
-    /// A process is lost with all it held; another one starts in its place.
-    pub fn cold_start(&mut self, node: usize) {
-        self.nodes[node] = Node::new(node, &mut self.rng, self.trap);
-        self.say(|| format!("node {node} starts anew"));
-    }
-
-    /// A process image is copied while no push is sealed.
-    pub fn clone_node(&mut self, node: usize) {
-        if self.nodes[node].replica.node().is_some() && self.nodes[node].replica.sealed().is_none() {
-            let name = self.nodes.len();
-            let clone = Node { name, ..self.nodes[node].clone() };
-            self.nodes.push(clone);
-            self.say(|| format!("node {node} is cloned as {name}"));
-        }
+    /// Its name at the relays.
+    pub fn id(&self) -> Option<NodeId> {
+        self.replica.node().map(|(node, _)| node)
     }
 }
 
@@ -188,36 +182,13 @@ impl World {
     /// A broken invariant.
     pub fn call(&mut self, node: usize, relay: usize, carries: Carries) -> Result<bool, Violation> {
         let (push_id, call_id) = (PushId(self.rng.u64(..)), CallId(self.rng.u64(..)));
-        let it = &mut self.nodes[node];
         if carries.push {
-            it.seal(push_id, &mut self.registry);
+            self.nodes[node].seal(push_id, &mut self.registry)?;
         }
-        it.beat += 1;
-        let (push, pull, head) = simulation::outgoing(&mut it.replica);
-        let mut request = Request {
-            boot_id: it.boot_id,
-            node: it.replica.node(),
-            beat: Beat(it.beat),
-            call_id,
-            head,
-            push: push.filter(|_| carries.push),
-            pull: carries.pull.then(|| pull.clone()),
-            max_bytes: carries.max_bytes,
-        };
-        if self.faults.regress
-            && request.pull.is_none()
-            && !self.truth().machine.fold.is_valid(Revision(head))
-        {
-            // Only a chunk can say that a history is lost, and the acknowledgement would hide that it is.
-            request.pull = Some(pull);
+        let request = self.request(node, call_id, carries);
+        if self.faults.interest && self.chance(0.04) {
+            self.change_interest(node);
         }
-        self.say(|| {
-            let push = request.push.as_ref().map(|push| push.push_no);
-            format!(
-                "node {node} calls relay {relay}: push {push:?}, pull {}, head {head}",
-                request.pull.is_some()
-            )
-        });
         if self.chance(self.loss) {
             self.say(|| "   the request is lost".into());
             return Ok(false);
@@ -237,6 +208,36 @@ impl World {
         }
     }
 
+    fn request(&mut self, node: usize, call_id: CallId, carries: Carries) -> Request {
+        let it = &mut self.nodes[node];
+        it.beat += 1;
+        let (push, pull, head) = simulation::outgoing(&mut it.replica);
+        let mut request = Request {
+            space: it.space,
+            boot_id: it.boot_id,
+            node: it.replica.node(),
+            beat: Beat(it.beat),
+            call_id,
+            head,
+            push: push.filter(|_| carries.push),
+            pull: carries.pull.then(|| pull.clone()),
+            max_bytes: carries.max_bytes,
+        };
+        if self.faults.regress
+            && request.pull.is_none()
+            && !self.truth().machine.fold.is_valid(Revision(head))
+        {
+            // Only a chunk can say that a history is lost, and the acknowledgement would hide that it is.
+            request.pull = Some(pull);
+        }
+        self.say(|| {
+            let push = request.push.as_ref().map(|push| push.push_no);
+            let pull = request.pull.as_ref().map(|pull| &pull.collections);
+            format!("node {node} calls relay {relay}: push {push:?}, pull {pull:?}, head {head}", relay = "")
+        });
+        request
+    }
+
     fn absorb(
         &mut self,
         node: usize,
@@ -247,16 +248,18 @@ impl World {
         self.check_rows(node, relay, answer)?;
         let it = &mut self.nodes[node];
         let deltas = it.replica.sealed().map(|push| push.deltas().to_vec()).unwrap_or_default();
-        let had_node = it.replica.node();
+        let had_node = it.id();
         let progress = simulation::absorb(&mut it.replica, answer.clone());
         let reports = it.replica.take_reports();
         self.say(|| trace::tell(answer, &reports));
         self.say(|| format!("   absorbed: {progress:?}"));
         self.follow_identity(node, answer, had_node.is_some(), &reports);
-        self.follow_push(node, relay, answer, &deltas);
-        let acks_sent = request.pull.as_ref().is_some_and(|pull| !pull.acked.is_empty());
-        let caught_up = self.follow_chunk(node, relay, answer, acks_sent);
+        self.follow_push(node, relay, answer, &deltas, &reports);
+        let caught_up = self.follow_chunk(node, relay, request, answer);
+        self.follow_interest(node);
+        self.take_letters(node, relay)?;
         let it = &mut self.nodes[node];
+        it.hear_of_pushes(answer);
         if it.replica.sealed().is_none()
             && let Some((push_id, _)) = it.shadow.sealed.take()
         {
@@ -265,10 +268,11 @@ impl World {
         if it.replica.waiting() == 0 {
             it.shadow.waiting.clear();
         }
-        if caught_up {
-            self.check_view(node, relay)?;
+        if caught_up && let Some(response::PullResult::Chunk(chunk)) = &answer.pull_result {
+            let asked = request.pull.as_ref().map_or(&[][..], |pull| &pull.collections);
+            self.check_view(node, relay, chunk.as_of, asked)?;
         }
-        Ok(caught_up)
+        Ok(caught_up && progress.is_some_and(|it| it.caught_up))
     }
 
     /// Who the node is from now on, and what becomes of its sealed push for that.
@@ -289,7 +293,7 @@ impl World {
             || (admission == Some(Admission::Forgotten) && had_node)
             || (admission == Some(Admission::Readmitted) && self.trap == Some(Trap::Resend))
         {
-            shadow.put_back(&self.registry, &[]);
+            shadow.put_back(&self.registry, &[], &[]);
         }
     }
 
@@ -298,45 +302,54 @@ impl World {
         node: usize,
         relay: usize,
         answer: &v1::SyncResponse,
-        deltas: &[dormouse_proto::lattice::Delta],
+        deltas: &[Delta],
+        reports: &[Report],
     ) {
         let truth = &self.truths[self.relays[relay].history];
-        let shadow = &mut self.nodes[node].shadow;
+        let Node { shadow, standing, space, .. } = &mut self.nodes[node];
         match &answer.push_result {
             Some(response::PushResult::Pushed(ack)) => {
                 if let Some((push_id, said)) = shadow.sealed.take() {
                     self.acked.insert(push_id);
                     for row in said.keys() {
-                        shadow.show(*row, ack.as_of, truth.dots(*row, ack.as_of));
+                        shadow.show(*row, ack.as_of, truth.dots(*space, *row, ack.as_of));
                     }
                 }
             }
             Some(response::PushResult::PushRefused(refused))
-                if matches!(refused.reason.as_str(), "STALE" | "CONTEXT_INVALID" | "FIELD_INVALID") =>
+                if matches!(
+                    refused.reason.as_str(),
+                    "STALE" | "CONTEXT_INVALID" | "FIELD_INVALID" | "QUOTA"
+                ) =>
             {
                 let named = |nth: &usize| {
                     let field = format!("push.deltas[{nth}]");
                     refused.violations.is_empty() || refused.violations.iter().any(|it| it.field == field)
                 };
-                let stale: Vec<RowNo> =
-                    (0..deltas.len()).filter(named).flat_map(|nth| rows::touched(&deltas[nth])).collect();
-                shadow.put_back(&self.registry, &stale);
+                let is_stale = refused.reason != "QUOTA";
+                let stale = (0..deltas.len()).filter(|nth| is_stale && named(nth));
+                let stale: Vec<RowNo> = stale.flat_map(|nth| rows::touched(&deltas[nth])).collect();
+                shadow.put_back(&self.registry, &stale, &dropped(reports));
             }
             _ => {}
         }
+        for row in dropped(reports) {
+            standing.entry(row).and_modify(|said| said.1 = true);
+        }
     }
 
-    /// Takes note of what a chunk showed; whether the node is caught up.
+    /// Takes note of what a chunk showed; whether the node is caught up in what it asked for.
     fn follow_chunk(
         &mut self,
         node: usize,
         relay: usize,
+        request: &Request,
         answer: &v1::SyncResponse,
-        acks_sent: bool,
     ) -> bool {
         let Some(response::PullResult::Chunk(chunk)) = &answer.pull_result else { return false };
+        let Some(pull) = &request.pull else { return false };
         let truth = &self.truths[self.relays[relay].history];
-        let shadow = &mut self.nodes[node].shadow;
+        let Node { shadow, space, newest_letter, .. } = &mut self.nodes[node];
         self.stats.chunks += 1;
         match chunk.restart() {
             Restart::Unspecified => {}
@@ -345,22 +358,37 @@ impl World {
         }
         if chunk.restart() == Restart::Lost {
             shadow.lose_history();
+            *newest_letter = 0;
         }
-        let acked = acks_sent || matches!(answer.push_result, Some(response::PushResult::Pushed(_)));
-        if chunk.restart() != Restart::Unspecified && acked {
+        let pushed = matches!(answer.push_result, Some(response::PushResult::Pushed(_)));
+        if chunk.restart() != Restart::Unspecified && (pushed || !pull.acked.is_empty()) {
             // The replica takes nothing of a chunk that left rows out for acknowledgements of before the restart.
             return false;
         }
-        let told = rows::told(&chunk.keys).unwrap_or_default();
+        let told = told(&chunk.keys).unwrap_or_default();
         self.stats.rows += told.len() as u64;
         for it in &told {
-            shadow.show(it.row, chunk.as_of, truth.dots(it.row, chunk.as_of));
+            shadow.show(it.row, chunk.as_of, truth.dots(*space, it.row, chunk.as_of));
         }
         for (nth, name) in COLLECTIONS.iter().enumerate() {
-            if chunk.caught_up || chunk.caught_up_in.iter().any(|it| it == name) {
+            let asked = pull.collections.iter().any(|it| it == name || it == Follow::ALL);
+            let reached = chunk.caught_up || chunk.caught_up_in.iter().any(|it| it == name);
+            if asked && reached && shadow.follows(nth) {
                 shadow.reach(nth, chunk.as_of);
             }
         }
         chunk.caught_up
     }
+}
+
+/// The rows of which the replica said that what was said of them is dropped. A reset that was dropped leaves its amount,
+/// entries that were dropped leave their trim, and the other way round.
+fn dropped(reports: &[Report]) -> Vec<RowNo> {
+    let whole = |report: &&Report| {
+        let reset_only = matches!(&report.delta.change,
+            Change::Counter(it) if it.reset.is_some() && it.amount == 0 && it.once.is_empty());
+        let of_events = matches!(&report.delta.change, Change::Events(_));
+        matches!(report.fate, Fate::Dropped { .. }) && !reset_only && !of_events
+    };
+    reports.iter().filter(whole).flat_map(|report| rows::touched(&report.delta)).collect()
 }

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 
 use dormouse_proto::{
-    convert::{PullRequest, PushRequest},
+    convert::PushRequest,
     ids::{Beat, BootId, CallId, Group, Incarnation, NodeId, Revision},
-    record::{Cause, Contact, Digest, Join, Push, Record},
+    record::{Cause, Contact, Join, Push, Record},
     rows::RowWriter,
     wire::v1::{self, lease::Admission, sync_response as response},
 };
-use dormouse_relay::state::{JoinVerdict, Pull, PushVerdict, Token, Verdict};
+use dormouse_relay::state::{JoinVerdict, PushVerdict, Touched, Verdict};
 use prost::Message as _;
 
 use crate::{
-    LOG,
-    answer::{reason_word, refusal, refuse, settled, wire_chunk},
+    answer::{reason_word, refuse},
     namespace,
     violation::Violation,
     world::World,
@@ -23,6 +22,8 @@ use crate::{
 /// What a node sends.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// The number of its namespace.
+    pub space: usize,
     /// Whose process it is.
     pub boot_id: BootId,
     /// As the last lease said.
@@ -59,8 +60,8 @@ impl From<Violation> for NoAnswer {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Admitted {
-    node: NodeId,
+pub(crate) struct Admitted {
+    pub(crate) node: NodeId,
     incarnation: Incarnation,
     how: Admission,
 }
@@ -75,9 +76,9 @@ const TRIES: u32 = 4;
 
 /// A call at a relay.
 pub struct Call<'a> {
-    world: &'a mut World,
-    relay: usize,
-    request: &'a Request,
+    pub(crate) world: &'a mut World,
+    pub(crate) relay: usize,
+    pub(crate) request: &'a Request,
 }
 
 impl<'a> Call<'a> {
@@ -114,11 +115,11 @@ impl<'a> Call<'a> {
         Ok(answer)
     }
 
-    fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.world.relays[self.relay].revision().0
     }
 
-    fn write(&mut self, record: Record) -> Result<Option<Verdict>, NoAnswer> {
+    pub(crate) fn write(&mut self, record: Record) -> Result<Option<Verdict>, NoAnswer> {
         if !self.world.relays[self.relay].connected {
             return Err(NoAnswer::Unreachable);
         }
@@ -146,7 +147,7 @@ impl<'a> Call<'a> {
     fn known(&self, node: NodeId) -> Known {
         let boot_id = self.request.boot_id;
         let fold = &self.world.relays[self.relay].machine.fold;
-        let Some(view) = fold.namespace(namespace()) else { return Known::Nothing };
+        let Some(view) = fold.namespace(namespace(self.request.space)) else { return Known::Nothing };
         if let Some(member) = view.member(node) {
             let same_process = member.boot_id == boot_id;
             return Known::Live { incarnation: member.incarnation, same_process };
@@ -228,7 +229,7 @@ impl<'a> Call<'a> {
         previous: Option<Incarnation>,
     ) -> Result<JoinVerdict, NoAnswer> {
         let join = Join {
-            namespace: namespace().clone(),
+            namespace: namespace(self.request.space).clone(),
             node,
             incarnation,
             previous,
@@ -282,7 +283,7 @@ impl<'a> Call<'a> {
         answer: &mut v1::SyncResponse,
     ) -> Result<bool, NoAnswer> {
         let record = Record::Push(Push {
-            namespace: namespace().clone(),
+            namespace: namespace(self.request.space).clone(),
             node: admitted.node,
             incarnation: admitted.incarnation,
             push_no: push.push_no,
@@ -303,7 +304,7 @@ impl<'a> Call<'a> {
         self.world.say(|| format!("   push {no} of {}/{}: {verdict:?}", admitted.node, admitted.incarnation));
         match verdict {
             PushVerdict::Bound { revision, .. } => {
-                let ack = self.ack(push, revision);
+                let ack = self.ack(admitted.node, push, revision);
                 answer.push_result = Some(response::PushResult::Pushed(ack));
             }
             PushVerdict::Refused(refused) => {
@@ -323,7 +324,7 @@ impl<'a> Call<'a> {
         Ok(true)
     }
 
-    fn ack(&self, push: &PushRequest, revision: Revision) -> v1::PushAck {
+    fn ack(&self, node: NodeId, push: &PushRequest, revision: Revision) -> v1::PushAck {
         let fold = &self.world.relays[self.relay].machine.fold;
         let mut ack = v1::PushAck {
             push_no: push.push_no.0,
@@ -333,54 +334,13 @@ impl<'a> Call<'a> {
             keys: Vec::new(),
         }
         .encode_to_vec();
-        if let Some(view) = fold.namespace(namespace()) {
+        if let Some(view) = fold.namespace(namespace(self.request.space)) {
             let mut writer = RowWriter::new(&mut ack, RowWriter::PUSH_ACK);
-            view.write_touched(&push.deltas, usize::MAX, &mut writer);
+            let touched = Touched { deltas: &push.deltas, bound_at: revision, author: Some(node) };
+            view.write_touched(&touched, usize::MAX, &mut writer);
             writer.finish();
         }
         v1::PushAck::decode(ack.as_slice()).expect("an acknowledgement decodes")
-    }
-
-    // ---- the pull ----
-
-    fn pull(&mut self, admitted: &Admitted, answer: &mut v1::SyncResponse) -> Result<(), NoAnswer> {
-        if let Some(pull) = self.request.pull.clone() {
-            let request = PullRequest::try_from(pull).expect("the replica asks only for what is acceptable");
-            let log_is_read = self.reach_head()?;
-            let fold = &self.world.relays[self.relay].machine.fold;
-            let pull = Pull {
-                token: (!request.token.is_empty()).then(|| Token::decode(&request.token)),
-                all: request.follow.all,
-                collections: &request.follow.collections,
-                members: request.follow.members,
-                acked: &request.acked,
-                held_since: request.held_since,
-                head: Revision(self.request.head),
-                max_bytes: self.request.max_bytes,
-                log_is_read,
-            };
-            answer.pull_result = Some(if let Ok(chunk) = fold.pull(LOG, namespace(), &pull) {
-                response::PullResult::Chunk(wire_chunk(chunk))
-            } else {
-                self.world.stats.behind += 1;
-                response::PullResult::PullRefused(refusal("BEHIND", &[]))
-            });
-        }
-        let fold = &self.world.relays[self.relay].machine.fold;
-        let Some(view) = fold.namespace(namespace()) else { return Ok(()) };
-        let last = view.member(admitted.node).map(|it| &it.last);
-        let last = last.or_else(|| view.tombstone(admitted.node).map(|it| &it.last));
-        answer.settled = last.and_then(settled);
-        Ok(())
-    }
-
-    /// A record that is appended now and applied proves that the log holds nothing more.
-    fn reach_head(&mut self) -> Result<bool, NoAnswer> {
-        if self.revision() >= self.request.head || !self.world.relays[self.relay].connected {
-            return Ok(false);
-        }
-        self.write(Record::Digest(Digest::default()))?;
-        Ok(true)
     }
 }
 

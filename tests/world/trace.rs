@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use dormouse::Report;
 use dormouse_proto::wire::v1::{self, sync_response as response};
 
-use crate::rows;
+use crate::told;
 
 /// Lines, or nothing at all when nobody reads them.
 #[derive(Clone, Debug, Default)]
@@ -36,9 +36,8 @@ impl Trace {
 /// An answer, for traces.
 pub(crate) fn tell(answer: &v1::SyncResponse, reports: &[Report]) -> String {
     let rows = |keys: &[v1::KeyState]| -> String {
-        let told = rows::told(keys).unwrap_or_default().into_iter();
-        let named = told.map(|it| format!("{} = {:?}", rows::name(it.row), it.shown));
-        named.collect::<Vec<_>>().join("; ")
+        let told = told::told(keys).unwrap_or_default();
+        told.iter().map(told::tell).collect::<Vec<_>>().join("; ")
     };
     let lease = answer.lease.as_ref().map(|it| (it.node_id.as_str(), it.incarnation, it.admission()));
     let push = match &answer.push_result {
@@ -52,8 +51,9 @@ pub(crate) fn tell(answer: &v1::SyncResponse, reports: &[Report]) -> String {
         None => String::new(),
         Some(response::PullResult::PullRefused(it)) => format!(", no chunk: {}", it.reason),
         Some(response::PullResult::Chunk(it)) => format!(
-            ", chunk as of {}, {:?} {:?}, at the end of {:?}: {}",
+            ", chunk as of {}, {} messages, {:?} {:?}, at the end of {:?}: {}",
             it.as_of,
+            it.inbox.len(),
             it.restart(),
             it.restarted,
             it.caught_up_in,

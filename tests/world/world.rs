@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use dormouse_proto::{
     ids::PushId,
-    record::{Policy, Record},
+    lattice::Type,
+    record::{Policy, Record, Send},
     traps::Trap,
 };
 use fastrand::Rng;
@@ -13,8 +14,10 @@ use crate::{
     faults::Faults,
     log::{Entry, Log},
     machine::Snapshot,
+    namespace,
     node::Node,
     relay::Relay,
+    rows::{self, RowNo},
     said::Registry,
     trace::Trace,
     truth::Truth,
@@ -69,31 +72,51 @@ pub struct Stats {
     pub acked_and_lost: u64,
     /// Frames in the log at the end.
     pub frames: u64,
+    /// Messages that arrived.
+    pub letters: u64,
+    /// Keys that were read on their own.
+    pub reads: u64,
+    /// Rows that were sent while nothing was written.
+    pub quiet_sent: u64,
+    /// Rows that others had changed by then.
+    pub quiet_changed: u64,
 }
 
 impl Stats {
     /// Adds those of another history.
     pub fn add(&mut self, other: &Self) {
-        let Self { pushes, chunks, rows, barriers, compacted, lost, behind, refused, .. } = other;
-        let Self {
-            readmitted, forked, forgotten, at_risk, restored, regressed, acked_and_lost, frames, ..
-        } = other;
-        self.pushes += pushes;
-        self.chunks += chunks;
-        self.rows += rows;
-        self.barriers += barriers;
-        self.compacted += compacted;
-        self.lost += lost;
-        self.behind += behind;
-        self.refused += refused;
-        self.readmitted += readmitted;
-        self.forked += forked;
-        self.forgotten += forgotten;
-        self.at_risk += at_risk;
-        self.restored += restored;
-        self.regressed += regressed;
-        self.acked_and_lost += acked_and_lost;
-        self.frames += frames;
+        let all = self.each();
+        for (mine, theirs) in all.into_iter().zip({ *other }.each()) {
+            *mine += *theirs;
+        }
+    }
+
+    fn each(&mut self) -> [&mut u64; 20] {
+        let Self { pushes, chunks, rows, barriers, compacted, lost, behind, refused, .. } = self;
+        let Self { readmitted, forked, forgotten, at_risk, restored, regressed, .. } = self;
+        let Self { acked_and_lost, frames, letters, reads, quiet_sent, quiet_changed, .. } = self;
+        [
+            pushes,
+            chunks,
+            rows,
+            barriers,
+            compacted,
+            lost,
+            behind,
+            refused,
+            readmitted,
+            forked,
+            forgotten,
+            at_risk,
+            restored,
+            regressed,
+            acked_and_lost,
+            frames,
+            letters,
+            reads,
+            quiet_sent,
+            quiet_changed,
+        ]
     }
 }
 
@@ -128,6 +151,12 @@ pub struct World {
     pub copies: Vec<Entry>,
     /// Pushes whose author was told that they are bound.
     pub acked: HashSet<PushId>,
+    /// The rows that this history is about.
+    pub palette: Vec<RowNo>,
+    /// Messages that were sent, to be repeated.
+    pub sent: Vec<Send>,
+    /// Bytes are limited too.
+    pub by_bytes: bool,
     /// What happened, counted.
     pub stats: Stats,
     /// What happened, told.
@@ -150,27 +179,62 @@ impl World {
             truths: vec![Truth::new(trap)],
             relays: (0..RELAYS).map(|_| Relay::new(trap)).collect(),
             nodes: Vec::new(),
-            registry: Registry::new(),
+            registry: Registry::default(),
             snapshots: Vec::new(),
             late: Vec::new(),
             copies: Vec::new(),
             acked: HashSet::new(),
+            palette: rows::of_types(|kind: Type| faults.types.has(kind)),
+            sent: Vec::new(),
+            by_bytes: false,
             stats: Stats::default(),
             trace,
         };
         for relay in 0..RELAYS {
             world.reconnect(relay)?;
         }
+        world.set_limits()?;
+        world.log.keep();
+        for name in 0..NODES {
+            let space = usize::from(faults.second && name > 0 && world.rng.bool());
+            let mut node = Node::new(name, space, &mut world.rng, faults.interest, trap);
+            if space > 0 && world.rng.bool() {
+                // The same name may stand for a node in each namespace.
+                node.boot_id = world.nodes[0].boot_id;
+            }
+            world.nodes.push(node);
+        }
+        Ok(world)
+    }
+
+    /// A policy under which everything is collected soon.
+    fn set_limits(&mut self) -> Result<(), Violation> {
+        let Faults { quota, window, second, .. } = self.faults;
+        self.by_bytes = quota && self.rng.bool();
+        let rng = &mut self.rng;
         let policy = Policy {
-            dead_rows_min: Some(dead_rows(faults)),
+            dead_rows_min: Some(dead_rows(self.faults)),
             tombstones_max: Some(TOMBSTONES),
             stamp_skew_ms: Some(SKEW_MS),
+            once_max: window.then(|| rng.u64(1..6)),
+            once_ms: window.then(|| rng.u64(20..200)),
+            events_max: Some(rng.u64(3..12)),
+            events_age_ms: window.then(|| rng.u64(50..300)),
+            rows_max: quota.then(|| rng.u64(4..20)),
             ..Policy::default()
         };
-        world.write(0, Record::Policy(policy))?;
-        world.log.keep();
-        world.nodes = (0..NODES).map(|name| Node::new(name, &mut world.rng, trap)).collect();
-        Ok(world)
+        self.write(0, Record::Policy(policy))?;
+        if second {
+            let own = Policy {
+                namespace: Some(namespace(1).clone()),
+                dead_rows_min: Some(2),
+                once_max: Some(3),
+                events_max: Some(2),
+                ..Policy::default()
+            };
+            self.write(0, Record::Policy(own))?;
+        }
+        self.tell_time(0)
     }
 
     /// The reference at the end of the log.

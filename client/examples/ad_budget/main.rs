@@ -16,6 +16,8 @@ mod crowd;
 mod function;
 mod place;
 mod process;
+#[path = "../relay_here/mod.rs"]
+mod relay_here;
 mod report;
 mod verdict;
 

@@ -1,67 +1,50 @@
-//! Where the relay is: one that answers already, or one of our own, in this process and on a log that vanishes.
+//! What the crowd does with its relay.
 
-use std::{collections::BTreeMap, error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error, io, time::Duration};
 
 use dormouse::{MemberFilter, MemberState, Relay, delta, replica::message::Rows};
-use dormouse_relay::{
-    admin,
-    config::Config,
-    grpc,
-    liveness::{LeaseSettings, Millis},
-    log::embedded::{Embedded, Options},
-    relay::Relay as OwnRelay,
-};
-use tempfile::TempDir;
+use dormouse_relay::liveness::{LeaseSettings, Millis};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::timeout,
 };
 
-use crate::{function::SHOWN, process::Process};
+use crate::{function::SHOWN, process::Process, relay_here::RelayHere};
 
 /// Before somebody counts as not there.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(crate) struct Place {
-    url: String,
     namespace: String,
-    admin: String,
+    here: RelayHere,
     relay: Relay,
-    own_log: Option<TempDir>,
 }
 
 impl Place {
+    /// A relay that is started here gives up a function that sleeps for ten seconds, so that those that were killed are
+    /// seen to end within the run.
     pub(crate) async fn find_or_start() -> Result<Self, Box<dyn Error>> {
-        let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let url = var("DORMOUSE_URL").unwrap_or_else(|| "http://127.0.0.1:7400".to_owned());
+        let leases = LeaseSettings { asleep: Millis::from_secs(10), ..LeaseSettings::default() };
+        let here = RelayHere::find_or_start(leases).await?;
         // A namespace of its own, because it sets the counter back.
-        let namespace = var("DORMOUSE_NAMESPACE").unwrap_or_else(|| "ad-budget".to_owned());
-        let connect = |url: &str| Relay::builder().url(url).namespace(&namespace).build();
-        let is_there = Relay::builder().url(&url).timeout(PATIENCE).build()?.info().await.is_ok();
-        if is_there {
-            let relay = connect(&url)?;
-            let admin = var("DORMOUSE_ADMIN_LISTEN").unwrap_or_else(|| "127.0.0.1:7401".to_owned());
-            return Ok(Self { url, namespace, admin, relay, own_log: None });
-        }
-        let folder = tempfile::tempdir()?;
-        let (grpc, admin) = start_own(&folder).await?;
-        let url = format!("http://{grpc}");
-        let relay = connect(&url)?;
-        Ok(Self { url, namespace, admin: admin.to_string(), relay, own_log: Some(folder) })
+        let named = std::env::var("DORMOUSE_NAMESPACE").ok().filter(|name| !name.is_empty());
+        let namespace = named.unwrap_or_else(|| "ad-budget".to_owned());
+        let relay = Relay::builder().url(&here.url).namespace(&namespace).build()?;
+        Ok(Self { namespace, here, relay })
     }
 
     pub(crate) fn introduction(&self) -> String {
-        let Self { url, namespace, .. } = self;
-        let whose =
-            if self.own_log.is_some() { "no relay is running, so this is one of our own:" } else { "relay:" };
+        let Self { namespace, here, .. } = self;
         format!(
-            "{whose} {url}\nlook on with: DORMOUSE_URL={url} DORMOUSE_NAMESPACE={namespace} dormouse watch --activity"
+            "{}\nlook on with: DORMOUSE_URL={} DORMOUSE_NAMESPACE={namespace} dormouse watch --activity",
+            here.introduction(),
+            here.url
         )
     }
 
     pub(crate) fn start_function(&self) -> io::Result<Process> {
-        Process::start(&self.url, &self.namespace)
+        Process::start(&self.here.url, &self.namespace)
     }
 
     /// An earlier run may have spent something.
@@ -92,7 +75,7 @@ impl Place {
 
     /// The relay's own counters, if its admin port can be reached from here.
     pub(crate) async fn numbers(&self) -> Option<Numbers> {
-        let page = timeout(PATIENCE, fetch(&self.admin)).await.ok()?.ok()?;
+        let page = timeout(PATIENCE, fetch(&self.here.admin)).await.ok()?.ok()?;
         Some(Numbers(page.lines().filter_map(number).collect()))
     }
 }
@@ -119,25 +102,4 @@ async fn fetch(admin: &str) -> io::Result<String> {
     let mut page = String::new();
     stream.read_to_string(&mut page).await?;
     Ok(page)
-}
-
-/// Started as its own program would, but for two things: it ends with this process, and a function that sleeps for ten
-/// seconds is given up, so that those that were killed are seen to end within the run.
-async fn start_own(folder: &TempDir) -> Result<(SocketAddr, SocketAddr), Box<dyn Error>> {
-    let leases = LeaseSettings { asleep: Millis::from_secs(10), ..LeaseSettings::default() };
-    let config = Config { data_dir: folder.path().to_owned(), leases, ..Config::default() };
-    let options = Options { max_frame_bytes: 2 << 20, ..Options::default() };
-    let log = Embedded::open(folder.path(), options)?;
-    let started = OwnRelay::start(config, Arc::new(log)).await?;
-    let (grpc_port, admin_port) =
-        (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
-    let addresses = (grpc_port.local_addr()?, admin_port.local_addr()?);
-    let relay = started.relay.clone();
-    let numbers = Arc::clone(&relay.metrics);
-    tokio::spawn(admin::serve(admin_port, numbers, Arc::new(relay.clone()), std::future::pending()));
-    tokio::spawn(async move {
-        let served = grpc::serve(relay, grpc_port, std::future::pending()).await;
-        drop((served, started));
-    });
-    Ok(addresses)
 }

@@ -9,7 +9,7 @@ use dormouse_proto::wire::v1::{self, membership_client::MembershipClient};
 use tonic::transport::Channel;
 
 use super::{MemberWatch, Relay};
-use crate::{awake::Durability, connection::ANSWER_MAX, error::Reason};
+use crate::{connection::ANSWER_MAX, error::Reason, outcome::Durability};
 
 /// What is known of a member's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

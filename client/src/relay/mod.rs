@@ -1,26 +1,29 @@
 //! For back ends, deploy scripts and people: callers that are no members.
 
+mod consumer;
 mod membership;
 mod watch;
 
 use std::time::Duration;
 
 use dormouse_proto::{
-    lattice::Delta,
+    lattice::{Delta, Value},
     wire::v1::{self, mailbox_client::MailboxClient},
 };
 
+pub use consumer::{Batch, Consumer, NewEvent};
 pub use membership::{
     Explanation, GoneReason, Member, MemberCount, MemberEvent, MemberFilter, MemberState, RelayInfo,
 };
 pub use watch::{MemberChanges, MemberWatch, Watch};
 
 use crate::{
-    awake::Durability,
     config::{Target, process_env},
     connection::{ANSWER_MAX, Attempt, Budget, Connection},
     convert::key_rows,
     error::{ConfigError, Reason},
+    mail::{SendOptions, Sent, drawn_id},
+    outcome::Durability,
     replica::message::KeyRows,
 };
 
@@ -138,7 +141,8 @@ impl Relay {
         RelayBuilder::default()
     }
 
-    /// Reads keys, at most 100 of `collection/key` or `collection/prefix*`.
+    /// Reads keys, at most 100 of `collection/key` or `collection/prefix*`. Of a log of events the oldest 500 entries are
+    /// read; [`consumer`](Self::consumer) brings all of them.
     ///
     /// # Errors
     /// When the relay refuses or is not reached.
@@ -175,7 +179,7 @@ impl Relay {
     pub async fn write(&self, request_id: Option<&str>, deltas: Vec<Delta>) -> Result<Written, Reason> {
         let request_id = match request_id {
             Some(id) => id.to_owned(),
-            None => format!("{:016x}", getrandom::u64().map_err(|_| Reason::NoRandomness)?),
+            None => drawn_id()?,
         };
         let message = v1::WriteRequest {
             namespace: self.namespace.clone(),
@@ -214,6 +218,31 @@ impl Relay {
             })
             .await?;
         Ok(Watch::new(stream))
+    }
+
+    /// Sends a message into the inbox of one node, which is given it at its next wake. Delivered once per `message_id` (1-64
+    /// bytes), whoever repeats it; without one an id is drawn, so only this call's own retries are harmless. At most 64 KiB.
+    ///
+    /// ```no_run
+    /// # async fn doc(relay: dormouse::Relay) -> Result<(), dormouse::Reason> {
+    /// let stop = dormouse::Value::Text("{\"stop\":true}".to_owned());
+    /// let options = dormouse::SendOptions { sender: Some("deploy".to_owned()), ..Default::default() };
+    /// relay.send("0000000000001", Some("stop-17"), stop, options).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `NODE_UNKNOWN` or `NODE_GONE` when nobody would receive it, or when the relay refuses or is not reached; in the latter
+    /// case it may be accepted all the same.
+    pub async fn send(
+        &self,
+        node_id: &str,
+        message_id: Option<&str>,
+        payload: Value,
+        options: SendOptions,
+    ) -> Result<Sent, Reason> {
+        let request = crate::mail::request(&self.namespace, node_id, message_id, payload, options)?;
+        crate::mail::send(&self.connection, Budget::new(self.timeout), request).await
     }
 
     async fn call<T, F>(&self, send: impl FnMut(tonic::transport::Channel, Attempt) -> F) -> Result<T, Reason>

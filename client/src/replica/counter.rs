@@ -2,13 +2,13 @@
 
 use dormouse_proto::{
     ids::OnceId,
-    lattice::{Change, CounterDelta, MAX_AMOUNT, Once, Reset, Type},
+    lattice::{Change, CounterDelta, MAX_AMOUNT, Once, Reset},
 };
 
 use super::{
     Path, Replica, WriteError,
     held::HeldRows,
-    intent::{AnyIntent, Intent, Room},
+    intent::{Intent, Room},
 };
 
 /// A counter as it is held.
@@ -63,19 +63,6 @@ impl CounterIntent {
 }
 
 impl Intent for CounterIntent {
-    const KIND: Type = Type::Counter;
-
-    fn of(any: &AnyIntent) -> Option<&Self> {
-        match any {
-            AnyIntent::Counter(this) => Some(this),
-            _ => None,
-        }
-    }
-
-    fn any(self) -> AnyIntent {
-        AnyIntent::Counter(self)
-    }
-
     fn rows(&self) -> usize {
         1
     }
@@ -158,14 +145,12 @@ impl Intent for CounterIntent {
     }
 
     fn without_growth(&mut self) -> Option<Change> {
-        let dropped = self.change();
-        *self = Self::default();
-        dropped
+        self.whole()
     }
 
-    fn is_idempotent(&self) -> bool {
-        // Not even amounts with an id: the log remembers ids for no longer than it remembers an ended node.
-        false
+    fn without_repeats(&mut self) -> Option<Change> {
+        // Not even amounts with an id are said again: the log remembers ids for no longer than it remembers an ended node.
+        self.whole()
     }
 }
 
@@ -228,6 +213,11 @@ impl Replica {
     /// # Errors
     /// When the outbox is full.
     pub fn counter_reset(&mut self, path: &Path) -> Result<(), WriteError> {
+        self.say(path, self.counter_reset_intent(path))
+    }
+
+    /// Takes away what is seen now.
+    pub(super) fn counter_reset_intent(&self, path: &Path) -> CounterIntent {
         let under_way = self.own_is_under_way::<CounterIntent>(path, |_| true);
         let reset = if under_way {
             Some(ResetIntent::Open)
@@ -235,7 +225,7 @@ impl Replica {
             seen_reset(path, &self.held).map(ResetIntent::Seen)
         };
         let reset = Some(reset.unwrap_or(ResetIntent::Own));
-        self.say(path, CounterIntent { reset, ..CounterIntent::default() })
+        CounterIntent { reset, ..CounterIntent::default() }
     }
 }
 

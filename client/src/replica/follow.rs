@@ -42,6 +42,40 @@ impl Follow {
         Self { names: vec![Self::ALL.to_owned()], all: true, members: false }
     }
 
+    /// Every collection but the members' is followed.
+    pub const fn all(&self) -> bool {
+        self.all
+    }
+
+    /// The collections that are followed by their own names, the members' left out.
+    pub(super) fn named(&self) -> impl Iterator<Item = &str> {
+        let names = self.names.iter().map(String::as_str);
+        names.filter(|name| ![Self::ALL, Self::MEMBERS].contains(name))
+    }
+
+    /// Whether that very name is on the list.
+    pub(super) fn lists(&self, name: &str) -> bool {
+        self.names.iter().any(|it| it == name)
+    }
+
+    /// Adds a name, which has been checked.
+    pub(super) fn add(&mut self, name: &str) {
+        self.all |= name == Self::ALL;
+        self.members |= name == Self::MEMBERS;
+        if !self.lists(name) {
+            self.names.push(name.to_owned());
+        }
+    }
+
+    /// Takes a name off the list. Whether it was on it.
+    pub(super) fn remove(&mut self, name: &str) -> bool {
+        let was_listed = self.lists(name);
+        self.names.retain(|it| it != name);
+        self.all &= name != Self::ALL;
+        self.members &= name != Self::MEMBERS;
+        was_listed
+    }
+
     /// As a pull lists them.
     pub fn names(&self) -> &[String] {
         &self.names

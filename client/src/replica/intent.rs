@@ -8,7 +8,12 @@ use dormouse_proto::{
     lattice::{Change, Type},
 };
 
-use super::{Path, counter::CounterIntent, held::HeldRows, register::RegisterIntent, set::SetIntent};
+use super::{
+    Path, counter::CounterIntent, disable_wins_flag::DisableWinsFlagIntent, events::EventsIntent,
+    flag::FlagIntent, grow_only_set::GrowOnlySetIntent, held::HeldRows, max::MaxIntent, min::MinIntent,
+    presence::PresenceIntent, register::RegisterIntent, remove_wins_set::RemoveWinsSetIntent, set::SetIntent,
+    siblings::SiblingsIntent,
+};
 
 /// The revision at which the author saw a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +37,71 @@ impl Context {
     /// Whether this context speaks of a history that can be lost.
     pub(super) const fn names_history(self) -> bool {
         !matches!(self, Self::At(None))
+    }
+
+    /// Forgets what was seen of a history that is lost.
+    pub(super) fn lose_history(&mut self) {
+        if let Self::At(Some(as_of)) = self {
+            *as_of = Revision::ZERO;
+        }
+    }
+}
+
+/// What was said of an element or a flag: that it is to be there, or on, or that it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) on: bool,
+    /// What the author had seen, if that matters on this side.
+    pub(super) context: Option<Context>,
+}
+
+/// Which of two concurrent words counts. The side that loses says what its author had seen.
+pub(super) trait Winner: 'static {
+    /// The losing side; `None`: there is only one.
+    const LOSES: Option<bool>;
+}
+
+/// An add, or an on, wins.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct AddWins;
+
+/// A remove, or an off, wins.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct RemoveWins;
+
+/// Nothing is ever removed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct OnlyGrows;
+
+impl Winner for AddWins {
+    const LOSES: Option<bool> = Some(false);
+}
+
+impl Winner for RemoveWins {
+    const LOSES: Option<bool> = Some(true);
+}
+
+impl Winner for OnlyGrows {
+    const LOSES: Option<bool> = None;
+}
+
+impl Said {
+    /// Whether it makes no sense once the history that its author had seen is lost. What takes something away named what
+    /// was there; what puts something there is still wanted.
+    pub(super) fn falls_with_history(self) -> bool {
+        !self.on && self.context.is_some_and(Context::names_history)
+    }
+
+    /// Takes a context that was left open.
+    pub(super) fn resolve(&mut self, seen: impl FnOnce() -> Option<Revision>) {
+        if self.context == Some(Context::Open) {
+            self.context = Some(Context::At(seen()));
+        }
+    }
+
+    /// As a delta says it.
+    pub(super) fn as_of(self) -> Option<Revision> {
+        self.context.and_then(Context::as_of)
     }
 }
 
@@ -57,8 +127,8 @@ impl Room {
     }
 }
 
-/// What each type knows of its own ops.
-pub(super) trait Intent: Clone + PartialEq {
+/// How an intent stands in an entry of any type.
+pub(super) trait Entry: Sized {
     /// Its type.
     const KIND: Type;
 
@@ -66,6 +136,10 @@ pub(super) trait Intent: Clone + PartialEq {
     fn of(any: &AnyIntent) -> Option<&Self>;
     /// As an entry holds it.
     fn any(self) -> AnyIntent;
+}
+
+/// What each type knows of its own ops.
+pub(super) trait Intent: Entry + Clone + Default + PartialEq {
     /// Rows that it touches.
     fn rows(&self) -> usize;
     /// An upper bound of its encoding, its names left out.
@@ -88,16 +162,83 @@ pub(super) trait Intent: Clone + PartialEq {
     fn without_context(&mut self) -> Option<Change>;
     /// It was refused for lack of room: takes out and returns what needs some.
     fn without_growth(&mut self) -> Option<Change>;
-    /// It says the same however often it is applied.
-    fn is_idempotent(&self) -> bool;
+    /// It may or may not have been applied (C6): takes out and returns what must not be said twice.
+    fn without_repeats(&mut self) -> Option<Change>;
+
+    /// Takes everything out and returns it.
+    fn whole(&mut self) -> Option<Change> {
+        std::mem::take(self).change()
+    }
 }
 
-/// An intent of any type.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum AnyIntent {
+/// The types of the lattice, each with its intent.
+macro_rules! entries {
+    ($($kind:ident($intent:ty),)*) => {
+        /// An intent of any type.
+        #[derive(Clone, Debug, PartialEq)]
+        pub(super) enum AnyIntent {
+            $($kind($intent),)*
+        }
+
+        $(impl Entry for $intent {
+            const KIND: Type = Type::$kind;
+
+            fn of(any: &AnyIntent) -> Option<&Self> {
+                match any {
+                    AnyIntent::$kind(this) => Some(this),
+                    _ => None,
+                }
+            }
+
+            fn any(self) -> AnyIntent {
+                AnyIntent::$kind(self)
+            }
+        })*
+
+        impl AnyIntent {
+            pub(super) const fn kind(&self) -> Type {
+                match self {
+                    $(Self::$kind(_) => Type::$kind,)*
+                }
+            }
+
+            pub(super) fn growth(&self, later: &Self) -> usize {
+                match (self, later) {
+                    $((Self::$kind(this), Self::$kind(later)) => this.growth(later),)*
+                    _ => 0,
+                }
+            }
+
+            /// Says `later`, which is of the same type, too.
+            pub(super) fn then(&mut self, later: Self) {
+                match (self, later) {
+                    $((Self::$kind(this), Self::$kind(later)) => this.then(later),)*
+                    _ => debug_assert!(false, "an entry holds one type"),
+                }
+            }
+
+            pub(super) fn split(&mut self, room: &mut Room) -> Option<Self> {
+                match self {
+                    $(Self::$kind(this) => this.split(room).map(Self::$kind),)*
+                }
+            }
+        }
+    };
+}
+
+entries! {
     Counter(CounterIntent),
     Set(SetIntent),
     Register(RegisterIntent),
+    Flag(FlagIntent),
+    Max(MaxIntent),
+    Min(MinIntent),
+    Events(EventsIntent),
+    Presence(PresenceIntent),
+    Siblings(SiblingsIntent),
+    GrowOnlySet(GrowOnlySetIntent),
+    RemoveWinsSet(RemoveWinsSetIntent),
+    DisableWinsFlag(DisableWinsFlagIntent),
 }
 
 /// Runs `$body` with the intent inside, whatever its type.
@@ -107,47 +248,19 @@ macro_rules! each {
             $crate::replica::intent::AnyIntent::Counter($intent) => $body,
             $crate::replica::intent::AnyIntent::Set($intent) => $body,
             $crate::replica::intent::AnyIntent::Register($intent) => $body,
+            $crate::replica::intent::AnyIntent::Flag($intent) => $body,
+            $crate::replica::intent::AnyIntent::Max($intent) => $body,
+            $crate::replica::intent::AnyIntent::Min($intent) => $body,
+            $crate::replica::intent::AnyIntent::Events($intent) => $body,
+            $crate::replica::intent::AnyIntent::Presence($intent) => $body,
+            $crate::replica::intent::AnyIntent::Siblings($intent) => $body,
+            $crate::replica::intent::AnyIntent::GrowOnlySet($intent) => $body,
+            $crate::replica::intent::AnyIntent::RemoveWinsSet($intent) => $body,
+            $crate::replica::intent::AnyIntent::DisableWinsFlag($intent) => $body,
         }
     };
 }
 pub(super) use each;
-
-impl AnyIntent {
-    pub(super) const fn kind(&self) -> Type {
-        match self {
-            Self::Counter(_) => Type::Counter,
-            Self::Set(_) => Type::Set,
-            Self::Register(_) => Type::Register,
-        }
-    }
-
-    pub(super) fn growth(&self, later: &Self) -> usize {
-        match (self, later) {
-            (Self::Counter(this), Self::Counter(later)) => this.growth(later),
-            (Self::Set(this), Self::Set(later)) => this.growth(later),
-            (Self::Register(this), Self::Register(later)) => this.growth(later),
-            _ => 0,
-        }
-    }
-
-    /// Says `later`, which is of the same type, too.
-    pub(super) fn then(&mut self, later: Self) {
-        match (self, later) {
-            (Self::Counter(this), Self::Counter(later)) => this.then(later),
-            (Self::Set(this), Self::Set(later)) => this.then(later),
-            (Self::Register(this), Self::Register(later)) => this.then(later),
-            _ => debug_assert!(false, "an entry holds one type"),
-        }
-    }
-
-    pub(super) fn split(&mut self, room: &mut Room) -> Option<Self> {
-        match self {
-            Self::Counter(this) => this.split(room).map(Self::Counter),
-            Self::Set(this) => this.split(room).map(Self::Set),
-            Self::Register(this) => this.split(room).map(Self::Register),
-        }
-    }
-}
 
 /// The change that an intent of any type asks for.
 pub(super) fn change_of(any: &AnyIntent) -> Option<Change> {

@@ -2,7 +2,7 @@
 
 use dormouse_proto::{
     ids::{Incarnation, NodeId, PushId, PushNo, Revision},
-    lattice::{Delta, Value},
+    lattice::{Delta, Type, Value},
 };
 
 /// Some rows of one key. They replace what is held, row by row, newest `as_of` first.
@@ -40,6 +40,116 @@ pub enum Rows {
         /// The winning write's stamp.
         stamp_ms: u64,
     },
+    /// The one row of a flag.
+    Flag {
+        /// Whether it is on.
+        on: bool,
+    },
+    /// The one row of a flag in which an off wins.
+    DisableWinsFlag {
+        /// Whether it is on.
+        on: bool,
+    },
+    /// The one row of a maximum.
+    Max {
+        /// The largest offer; `None`: nothing was offered.
+        value: Option<i64>,
+    },
+    /// The one row of a minimum.
+    Min {
+        /// The smallest offer; `None`: nothing was offered.
+        value: Option<i64>,
+    },
+    /// Entries of a log of events, in their order, and how far it was trimmed.
+    Events {
+        /// The entries.
+        events: Vec<EventRow>,
+        /// Entries up to here are gone, whoever still holds them; zero: this does not say.
+        trimmed_upto: Revision,
+    },
+    /// What some nodes hold up.
+    Presence {
+        /// One row for each node.
+        holders: Vec<HolderRow>,
+    },
+    /// The one row of siblings: all of them, oldest first.
+    Siblings {
+        /// Each with the revision of its write.
+        values: Vec<(Revision, Value)>,
+    },
+    /// Elements of a set that only grows.
+    GrowOnlySet {
+        /// In the set.
+        present: Vec<String>,
+        /// Not in the set.
+        removed: Vec<String>,
+    },
+    /// Elements of a set in which a remove wins.
+    RemoveWinsSet {
+        /// In the set.
+        present: Vec<String>,
+        /// Not in the set.
+        removed: Vec<String>,
+    },
+}
+
+impl Rows {
+    /// Their type.
+    pub const fn kind(&self) -> Type {
+        match self {
+            Self::Counter { .. } => Type::Counter,
+            Self::Set { .. } => Type::Set,
+            Self::Register { .. } => Type::Register,
+            Self::Flag { .. } => Type::Flag,
+            Self::DisableWinsFlag { .. } => Type::DisableWinsFlag,
+            Self::Max { .. } => Type::Max,
+            Self::Min { .. } => Type::Min,
+            Self::Events { .. } => Type::Events,
+            Self::Presence { .. } => Type::Presence,
+            Self::Siblings { .. } => Type::Siblings,
+            Self::GrowOnlySet { .. } => Type::GrowOnlySet,
+            Self::RemoveWinsSet { .. } => Type::RemoveWinsSet,
+        }
+    }
+}
+
+/// An entry of a log of events. Named by its revision and index, it never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// Where it was accepted.
+    pub revision: Revision,
+    /// Its place among those that were accepted there.
+    pub index: u32,
+    /// Its content.
+    pub payload: Value,
+    /// Whose push it was; `None`: a caller that is no node.
+    pub node: Option<NodeId>,
+    /// The log's wall clock in milliseconds since 1970, for display; 0: not said.
+    pub accepted_at_ms: u64,
+}
+
+/// What one node holds up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HolderRow {
+    /// Who.
+    pub node: NodeId,
+    /// In which incarnation.
+    pub incarnation: Incarnation,
+    /// What it holds up; `None`: nothing any more.
+    pub value: Option<Value>,
+}
+
+/// A message to this node alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboxRow {
+    /// Where it was accepted.
+    pub revision: Revision,
+    /// Its sender's name for it.
+    pub message_id: String,
+    /// Who sent it, in its own words.
+    pub sender: String,
+    /// What it says.
+    pub payload: Value,
 }
 
 /// A push was bound.
@@ -122,6 +232,8 @@ pub struct Chunk {
     pub restarted: Vec<String>,
     /// Members' rows.
     pub members: Vec<MemberRow>,
+    /// Messages to this node, in the order in which the log accepted them.
+    pub inbox: Vec<InboxRow>,
     /// Rows.
     pub keys: Vec<KeyRows>,
 }

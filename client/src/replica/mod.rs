@@ -10,20 +10,34 @@
 //!
 //! The order within one answer is: lease, acknowledgement or refusal, `settled`, chunk.
 
+mod asked;
 mod counter;
+mod disable_wins_flag;
+mod elements;
 mod error;
+mod events;
+mod flag;
 mod follow;
+mod grow_only_set;
 mod held;
+mod inbox;
 mod intent;
+mod interest;
+mod map;
+mod max;
 mod members;
 pub mod message;
+mod min;
 mod outbox;
 mod path;
+mod presence;
 mod pull;
 mod push;
 mod register;
+mod remove_wins_set;
 mod sealed;
 mod set;
+mod siblings;
 #[cfg(test)]
 mod tests;
 
@@ -34,16 +48,22 @@ use dormouse_proto::{
 };
 
 pub use error::WriteError;
+pub use events::{EventView, Missed};
 pub use follow::Follow;
+pub use map::Cleared;
 pub use path::Path;
 pub use pull::Progress;
 pub use sealed::SealedPush;
+pub use siblings::Sibling;
 
 use held::HeldRows;
-use intent::Intent;
+use inbox::Inbox;
+use intent::{AnyIntent, Intent};
+use interest::Interest;
 use members::HeldMembers;
 use message::Report;
 use outbox::Sayings;
+use presence::Standing;
 
 /// The replica of one node.
 #[derive(Clone, Debug)]
@@ -52,7 +72,13 @@ pub struct Replica {
     outbox_bytes: usize,
     node: Option<(NodeId, Incarnation)>,
     held: HeldRows,
+    interest: Interest,
     members: HeldMembers,
+    inbox: Inbox,
+    /// What this node holds up, said or to be said again.
+    standing: Standing,
+    /// Some of it was said again and is not under way yet.
+    says_again: bool,
     /// Said, not sealed yet.
     outbox: Sayings,
     sealed: Option<SealedPush>,
@@ -64,8 +90,6 @@ pub struct Replica {
     head: Revision,
     /// Revisions of pushes whose rows arrived with their acknowledgement since the last chunk.
     acked: Vec<Revision>,
-    /// Before the first chunk: the lowest revision at which a row is held.
-    held_since: Option<Revision>,
     reports: Vec<Report>,
 }
 
@@ -102,7 +126,7 @@ pub struct OutgoingPull<'a> {
     pub collections: &'a [String],
     /// Revisions of pushes whose rows have arrived.
     pub acked: &'a [Revision],
-    /// Without a token: the lowest revision at which a row is held.
+    /// The lowest revision at which a row of a collection is held that the token does not know.
     pub held_since: Option<Revision>,
 }
 
@@ -122,15 +146,18 @@ impl Replica {
             traps: Traps::default(),
             outbox_bytes,
             node: None,
+            interest: Interest::new(&follow),
             held: HeldRows::new(follow),
             members: HeldMembers::default(),
+            inbox: Inbox::default(),
+            standing: Standing::new(),
+            says_again: false,
             outbox: Sayings::default(),
             sealed: None,
             push_no: PushNo(0),
             token: Vec::new(),
             head: Revision::ZERO,
             acked: Vec::new(),
-            held_since: None,
             reports: Vec::new(),
         }
     }
@@ -161,6 +188,7 @@ impl Replica {
         if let Some(push) = &mut self.sealed {
             push.sent = push.sent.saturating_add(1);
         }
+        self.interest.ask(self.held.follow(), !self.acked.is_empty());
         let push = self.sealed.as_ref().map(|push| OutgoingPush {
             push_no: push.push_no(),
             push_id: push.push_id(),
@@ -173,7 +201,7 @@ impl Replica {
                 token: &self.token,
                 collections: self.held.follow().names(),
                 acked: &self.acked,
-                held_since: self.held_since,
+                held_since: self.interest.held_since(),
             },
             head: self.head,
         }
@@ -193,6 +221,11 @@ impl Replica {
         self.outbox.rows()
     }
 
+    /// Whether something is to be pushed that no program has just said: what this node holds up was taken away by mistake.
+    pub const fn says_again(&self) -> bool {
+        self.says_again
+    }
+
     /// What became of writes, or parts of them, that did not end as the program was told; each is told once.
     pub fn take_reports(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)
@@ -204,14 +237,20 @@ impl Replica {
 
     /// Takes a write into the outbox.
     fn say<I: Intent>(&mut self, path: &Path, intent: I) -> Result<(), WriteError> {
-        let intent = intent.any();
-        let needed = self.outbox.growth(path, &intent);
+        self.say_all(vec![(path.clone(), intent.any())])
+    }
+
+    /// Takes writes of different keys or types into the outbox, all or none.
+    fn say_all(&mut self, intents: Vec<(Path, AnyIntent)>) -> Result<(), WriteError> {
+        let needed = intents.iter().map(|(path, intent)| self.outbox.growth(path, intent)).sum();
         let pending = self.outbox.bytes() + self.sealed_bytes();
         if needed > 0 && pending + needed > self.outbox_bytes {
             let limit = self.outbox_bytes;
             return Err(WriteError::OutboxFull { pending, needed, limit });
         }
-        self.outbox.say(path, intent);
+        for (path, intent) in intents {
+            self.outbox.say(&path, intent);
+        }
         Ok(())
     }
 

@@ -21,12 +21,13 @@ impl Replica {
     /// Takes in a piece of backlog. What [`absorb_settled`](Self::absorb_settled) says of the same answer comes first.
     pub fn absorb_chunk(&mut self, chunk: Chunk) -> Progress {
         let behind = Progress { caught_up: false, rows_left: chunk.rows_left };
+        let answered = self.interest.answered(self.held.follow());
         if let Some(restart) = chunk.restart {
             self.restart(restart, &chunk.restarted, chunk.as_of);
             // Rows were left out because their acknowledgement had arrived; but that they arrived before the restart
             // says nothing of what this pull must deliver. So nothing else of it is taken, and the next request, with
             // the same token and nothing acknowledged, starts over completely.
-            if !self.acked.is_empty() {
+            if self.interest.asked_with_acked() || !self.acked.is_empty() {
                 self.acked.clear();
                 // A relay that has not come so far yet has collected nothing and would go on with the old pull.
                 self.head = self.head.max(chunk.as_of);
@@ -34,35 +35,36 @@ impl Replica {
                     // Its revisions are of the lost history, and the head that vouched for them is not any more: a
                     // relay that has not come so far yet would wait for them for ever.
                     self.token.clear();
-                    self.held_since = None;
+                    self.take_place(&answered);
                 }
                 return behind;
             }
         }
-        self.token = chunk.token;
-        self.held_since = None;
-        self.head = self.head.max(chunk.as_of);
-        self.hold(chunk.as_of, chunk.keys);
-        self.members.put(chunk.as_of, chunk.members);
-        if chunk.caught_up {
-            self.held.reach_all(chunk.as_of);
-            self.members.reach(chunk.as_of);
-            self.acked.retain(|revision| *revision > chunk.as_of);
-        } else {
-            self.reach(&chunk.caught_up_in, chunk.as_of);
-        }
-        self.settle_what_arrived(chunk.as_of);
-        Progress { caught_up: chunk.caught_up, ..behind }
+        self.take_in(chunk, &answered)
     }
 
-    fn reach(&mut self, names: &[String], at: Revision) {
-        for name in names {
-            if name == Follow::MEMBERS {
-                self.members.reach(at);
-            } else {
-                self.held.reach(name, at);
-            }
+    /// Takes in the rows of a chunk, and what it says of the whole.
+    fn take_in(&mut self, chunk: Chunk, answered: &Follow) -> Progress {
+        self.token = chunk.token;
+        self.take_place(answered);
+        self.head = self.head.max(chunk.as_of);
+        self.hold_backlog(chunk.as_of, chunk.keys);
+        if self.held.follow().members() {
+            self.members.put(chunk.as_of, chunk.members);
         }
+        self.inbox.put(chunk.inbox);
+        if chunk.caught_up {
+            self.held.reach_all(answered, chunk.as_of);
+            self.acked.retain(|revision| *revision > chunk.as_of);
+        } else {
+            self.held.reach(&chunk.caught_up_in, answered, chunk.as_of);
+        }
+        let named = || chunk.caught_up_in.iter().any(|name| name == Follow::MEMBERS);
+        if answered.members() && (chunk.caught_up || named()) {
+            self.members.reach(chunk.as_of);
+        }
+        self.settle_what_arrived(chunk.as_of);
+        Progress { caught_up: chunk.caught_up && self.interest.is_complete(), rows_left: chunk.rows_left }
     }
 
     fn restart(&mut self, restart: Restart, names: &[String], answered_at: Revision) {
@@ -81,6 +83,7 @@ impl Replica {
         self.head = answered_at;
         self.held.lose_history();
         self.members.lose_history();
+        self.inbox.lose_history();
         if let Some(push) = &mut self.sealed {
             push.bound = None;
             push.void = false;
@@ -93,6 +96,8 @@ impl Replica {
         for (path, change) in dropped {
             self.report_dropped(&path, change, "LOST");
         }
+        // What was held up may have been held up in the lost history alone.
+        self.hold_up_again();
     }
 
     /// Takes in keys that were read on their own, each of them as a whole.
@@ -104,13 +109,17 @@ impl Replica {
         self.head = self.head.max(as_of);
     }
 
-    /// Holds rows. Before the first chunk the relay must learn how old the oldest of them is.
+    /// Holds rows that came beside the backlog. Of collections that the token does not know yet the relay must learn how
+    /// old the oldest of them is.
     pub(super) fn hold(&mut self, as_of: Revision, keys: Vec<KeyRows>) {
-        if self.token.is_empty() && !keys.is_empty() {
-            let oldest = self.held_since.unwrap_or(as_of);
-            self.held_since = Some(oldest.min(as_of));
-        }
-        self.held.put(as_of, keys);
+        self.interest.hold(as_of, &keys);
+        self.held.put(as_of, false, keys);
+        self.hold_up_what_was_taken();
+    }
+
+    fn hold_backlog(&mut self, as_of: Revision, keys: Vec<KeyRows>) {
+        self.held.put(as_of, true, keys);
+        self.hold_up_what_was_taken();
     }
 
     /// The members, in the order of their ids; `None`: `@members` is not followed.

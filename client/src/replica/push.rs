@@ -2,14 +2,15 @@
 
 use dormouse_proto::{
     ids::{Incarnation, NodeId, PushId, PushNo, Revision},
-    lattice::{Change, Delta, RegisterDelta, SetDelta},
+    lattice::{Change, Delta},
     traps::Trap,
 };
 
 use super::{
     Path, Replica, SealedPush,
+    asked::asked_for,
     intent::{Intent, change_of, each},
-    message::{Ack, Admission, Fate, KeyRows, Refusal, Report, Rows, Settled, Verdict},
+    message::{Ack, Admission, Fate, Refusal, Report, Settled, Verdict},
     outbox::Saying,
     sealed::delta_of,
 };
@@ -23,6 +24,7 @@ impl Replica {
     pub fn seal(&mut self, push_id: PushId) -> Option<&SealedPush> {
         if self.sealed.is_none() && !self.outbox.list().is_empty() {
             let mut said = self.outbox.split();
+            self.says_again = false;
             for Saying { path, intent } in &mut said {
                 each!(intent, it => it.resolve(path, &self.held));
             }
@@ -44,7 +46,7 @@ impl Replica {
             return;
         };
         // What the relay leaves out is what was asked for; what it names differs, and comes second for that reason.
-        self.hold(ack.as_of, push.deltas().iter().filter_map(asked_for).collect());
+        self.hold(ack.as_of, push.deltas().iter().filter_map(|it| asked_for(it, self.node)).collect());
         self.hold(ack.as_of, ack.keys);
         if self.acked.len() < ACKED_MAX {
             self.acked.push(ack.revision);
@@ -125,6 +127,9 @@ impl Replica {
     }
 
     pub(super) fn report_dropped(&mut self, path: &Path, dropped: Option<Change>, reason: &str) {
+        if let Some(change) = &dropped {
+            self.let_go_of_refused(path, change);
+        }
         self.reports.extend(dropped.map(|change| Report {
             delta: Delta { collection: path.collection.clone(), key: path.key.clone(), change },
             fate: Fate::Dropped { reason: reason.to_owned() },
@@ -147,6 +152,10 @@ impl Replica {
             _ if renamed => self.forgotten(),
             Admission::Renewed | Admission::Joined | Admission::Readmitted | Admission::Forgotten => {}
         }
+        let ended = [Admission::Readmitted, Admission::Forked, Admission::Forgotten].contains(&admission);
+        if ended || renamed {
+            self.hold_up_again();
+        }
     }
 
     /// Nobody knows the old id. What this very call carried cannot have been bound; what an earlier one did, may.
@@ -167,12 +176,19 @@ impl Replica {
     /// Every delta is reported; what says the same however often it is applied is pushed again, the rest never.
     fn at_risk(&mut self, push: SealedPush) {
         let mut repeat = Vec::new();
-        for saying in push.said.into_list() {
-            let repeated = each!(&saying.intent, it => it.is_idempotent());
-            let fate = Fate::Unknown { repeated };
-            let delta = delta_of(&saying);
-            self.reports.extend(delta.map(|delta| Report { delta, fate }));
-            repeat.extend(repeated.then_some(saying));
+        for mut saying in push.said.into_list() {
+            let lost = each!(&mut saying.intent, it => it.without_repeats());
+            let delta = |change| Delta {
+                collection: saying.path.collection.clone(),
+                key: saying.path.key.clone(),
+                change,
+            };
+            let report = |delta, repeated| Report { delta, fate: Fate::Unknown { repeated } };
+            self.reports.extend(lost.map(delta).map(|delta| report(delta, false)));
+            self.reports.extend(delta_of(&saying).map(|delta| report(delta, true)));
+            if !each!(&saying.intent, it => it.is_empty()) {
+                repeat.push(saying);
+            }
         }
         self.outbox.put_back(repeat);
     }
@@ -180,34 +196,5 @@ impl Replica {
 
 /// Takes everything out of a saying and returns it as a change.
 fn whole(saying: &mut Saying) -> Option<Change> {
-    let all = change_of(&saying.intent);
-    each!(&mut saying.intent, it => *it = empty(it));
-    all
-}
-
-/// Nothing said, of the same type.
-fn empty<I: Intent + Default>(_: &I) -> I {
-    I::default()
-}
-
-/// The rows that a delta asked for; `None`: the relay always names them.
-fn asked_for(delta: &Delta) -> Option<KeyRows> {
-    let strings = |elements: &[dormouse_proto::ids::Element]| -> Vec<String> {
-        elements.iter().map(|element| element.as_str().to_owned()).collect()
-    };
-    let rows = match &delta.change {
-        Change::Counter(_) => return None,
-        Change::Set(SetDelta { add, remove }) => Rows::Set {
-            present: strings(add),
-            removed: remove.iter().flat_map(|remove| strings(&remove.elements)).collect(),
-        },
-        Change::Register(RegisterDelta { value, stamp_ms, .. }) => {
-            Rows::Register { value: value.clone(), stamp_ms: *stamp_ms }
-        }
-    };
-    Some(KeyRows {
-        collection: delta.collection.as_str().to_owned(),
-        key: delta.key.as_str().to_owned(),
-        rows,
-    })
+    each!(&mut saying.intent, it => it.whole())
 }

@@ -2,13 +2,13 @@
 
 use dormouse_proto::{
     ids::Revision,
-    lattice::{Change, RegisterDelta, Type, Value},
+    lattice::{Change, RegisterDelta, Value},
 };
 
 use super::{
     Path, Replica, WriteError,
     held::HeldRows,
-    intent::{AnyIntent, Context, Intent, Room},
+    intent::{Context, Intent, Room},
 };
 
 /// A register as it is held.
@@ -39,19 +39,6 @@ impl RegisterIntent {
 }
 
 impl Intent for RegisterIntent {
-    const KIND: Type = Type::Register;
-
-    fn of(any: &AnyIntent) -> Option<&Self> {
-        match any {
-            AnyIntent::Register(this) => Some(this),
-            _ => None,
-        }
-    }
-
-    fn any(self) -> AnyIntent {
-        AnyIntent::Register(self)
-    }
-
     fn rows(&self) -> usize {
         1
     }
@@ -94,10 +81,8 @@ impl Intent for RegisterIntent {
     }
 
     fn without_history(&mut self) -> Option<Change> {
-        if let Some(written) = &mut self.0
-            && let Context::At(Some(as_of)) = &mut written.context
-        {
-            *as_of = Revision::ZERO;
+        if let Some(written) = &mut self.0 {
+            written.context.lose_history();
         }
         None
     }
@@ -110,23 +95,17 @@ impl Intent for RegisterIntent {
                 None
             }
             // It claims to have seen nothing already: a newer write of which only the mark is left wins over it.
-            _ => {
-                let dropped = self.change();
-                self.0 = None;
-                dropped
-            }
+            _ => self.whole(),
         }
     }
 
     fn without_growth(&mut self) -> Option<Change> {
         self.value()?;
-        let dropped = self.change();
-        self.0 = None;
-        dropped
+        self.whole()
     }
 
-    fn is_idempotent(&self) -> bool {
-        true
+    fn without_repeats(&mut self) -> Option<Change> {
+        None
     }
 }
 
@@ -161,15 +140,16 @@ impl Replica {
         value: Option<Value>,
         stamp_ms: u64,
     ) -> Result<(), WriteError> {
-        let is = value.as_ref().map_or(0, Value::len);
-        if is > Value::MAX_BYTES {
-            return Err(WriteError::ValueTooLarge { is, limit: Value::MAX_BYTES });
-        }
+        super::error::check_value(value.as_ref())?;
+        self.say(path, self.register_intent(path, value, stamp_ms))
+    }
+
+    pub(super) fn register_intent(&self, path: &Path, value: Option<Value>, stamp_ms: u64) -> RegisterIntent {
         let context = if self.own_is_under_way::<RegisterIntent>(path, |_| true) {
             Context::Open
         } else {
             Context::At(seen(path, &self.held))
         };
-        self.say(path, RegisterIntent(Some(Written { value, stamp_ms, context })))
+        RegisterIntent(Some(Written { value, stamp_ms, context }))
     }
 }

@@ -37,6 +37,15 @@ struct Script {
     seen: Vec<v1::SyncRequest>,
     tokens: Vec<Option<String>>,
     revision: u64,
+    link: Option<Link>,
+}
+
+/// A way to the reader that is too slow for what is large, and a backlog at the other end of it.
+#[derive(Clone, Copy)]
+struct Link {
+    /// A chunk of more bytes never arrives in time.
+    passes: u32,
+    backlog: u64,
 }
 
 /// The relay and the network in front of it.
@@ -91,6 +100,11 @@ impl Fake {
     /// What the next requests get; afterwards everything is accepted again.
     pub(crate) fn then(&self, acts: impl IntoIterator<Item = Act>) {
         self.script.lock().acts.extend(acts);
+    }
+
+    /// From now on there is a backlog of so many bytes, and what asks for more than `passes` of it waits for ever.
+    pub(crate) fn narrow(&self, passes: u32, backlog: u64) {
+        self.script.lock().link = Some(Link { passes, backlog });
     }
 
     /// Every request that has arrived.
@@ -163,6 +177,20 @@ pub(crate) fn accepted(request: &v1::SyncRequest, revision: u64) -> v1::SyncResp
     }
 }
 
+/// The next piece of the backlog, whose token is what is left behind it; `None`: it does not arrive in time.
+fn over(link: Link, request: &v1::SyncRequest, revision: u64) -> Option<v1::SyncResponse> {
+    let pull = request.pull.as_ref().expect("a pull");
+    let before = pull.token[..].try_into().map_or(link.backlog, u64::from_be_bytes);
+    let left = before.saturating_sub(pull.max_bytes.into());
+    let mut answer = accepted(request, revision);
+    if let Some(v1::sync_response::PullResult::Chunk(chunk)) = &mut answer.pull_result {
+        chunk.caught_up = left == 0;
+        chunk.rows_left = left;
+        chunk.token = left.to_be_bytes().to_vec().into();
+    }
+    (pull.max_bytes <= link.passes).then_some(answer)
+}
+
 struct Service(Arc<Mutex<Script>>);
 
 type Chunks = Pin<Box<dyn tokio_stream::Stream<Item = Result<encoded::WatchResponse, Status>> + Send>>;
@@ -178,13 +206,17 @@ impl mailbox_server::Mailbox for Service {
         let token = request.metadata().get("authorization");
         let token = token.map(|token| token.to_str().expect("ASCII").to_owned());
         let request = request.into_inner();
-        let (act, revision) = {
+        let (act, revision, link) = {
             let mut script = self.0.lock();
             script.seen.push(request.clone());
             script.tokens.push(token);
             script.revision += 1;
-            (script.acts.pop_front(), script.revision)
+            (script.acts.pop_front(), script.revision, script.link)
         };
+        let act = act.or_else(|| {
+            let answer = over(link?, &request, revision);
+            Some(answer.map_or(Act::Hang, |answer| Act::Say(Box::new(answer))))
+        });
         let answer = match act {
             None => accepted(&request, revision),
             Some(Act::Say(answer)) => *answer,

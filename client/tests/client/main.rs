@@ -3,6 +3,7 @@
 mod connecting;
 mod fake;
 mod round_trips;
+mod slow_links;
 
 use std::time::Duration;
 

@@ -171,6 +171,59 @@ async fn keys_that_are_not_followed_are_known_once_they_are_fetched() {
 }
 
 #[tokio::test]
+async fn a_presence_that_was_taken_away_by_mistake_is_said_again_within_the_wake() {
+    let fake = Fake::start().await;
+    let node = node(&fake);
+    let awake = node.wake(TIME).await;
+    awake.presence("ads/here").hold_up(&1_u32).expect("fits");
+    assert!(matches!(awake.sleep().await, Slept::Saved { .. }));
+    let mut answer = accepted(&v1::SyncRequest::default(), 9);
+    let lease = answer.lease.as_mut().expect("a lease");
+    (lease.incarnation, lease.admission) = (2, v1::lease::Admission::Readmitted.into());
+    fake.then([Act::Say(Box::new(answer))]);
+    let awake = node.wake(TIME).await;
+    let seen = fake.seen();
+    let pushed = |nth: usize| seen[nth].push.as_ref().map_or(0, |push| push.deltas.len());
+    assert_eq!((seen.len(), pushed(2), pushed(3)), (4, 0, 1));
+    assert_eq!(awake.pending().deltas, 0);
+}
+
+#[tokio::test]
+async fn messages_are_shown_to_the_invocation_that_can_see_them() {
+    let fake = Fake::start().await;
+    let node = node(&fake);
+    let with = |id: &str, revision: u64| {
+        let mut answer = accepted(&v1::SyncRequest::default(), revision);
+        let message = v1::InboxMessage {
+            revision,
+            message_id: id.into(),
+            sender: "me".into(),
+            payload: Some(v1::Value { kind: Some(v1::value::Kind::Text("1".into())) }),
+        };
+        if let Some(v1::sync_response::PullResult::Chunk(chunk)) = &mut answer.pull_result {
+            chunk.inbox.push(message);
+        }
+        Act::Say(Box::new(answer))
+    };
+    let ids =
+        |inbox: Vec<dormouse::InboxMessage>| inbox.into_iter().map(|it| it.message_id).collect::<Vec<_>>();
+    fake.then([with("woke", 5), with("beat", 6), with("beat", 6), with("late", 7)]);
+    let awake = node.wake(TIME).await;
+    assert_eq!(ids(awake.take_inbox()), ["woke"]);
+    awake.beat().await.expect("reached");
+    awake.beat().await.expect("reached");
+    assert_eq!(
+        (ids(awake.take_inbox()), ids(awake.inbox())),
+        (vec!["beat".into()], vec!["woke".into(), "beat".into()])
+    );
+    let _ = awake.sleep().await;
+    let awake = node.wake(TIME).await;
+    assert_eq!((ids(awake.inbox()), ids(awake.take_inbox())), (vec!["late".into()], vec!["late".into()]));
+    let _ = awake.sleep().await;
+    assert!(node.wake(TIME).await.inbox().is_empty());
+}
+
+#[tokio::test]
 async fn a_node_that_leaves_says_so_and_one_that_never_woke_says_nothing() {
     let fake = Fake::start().await;
     let node = node(&fake);

@@ -1,5 +1,8 @@
 //! Deltas: inward with all their checks, outward as the client builds them.
 
+mod outward;
+mod values;
+
 use std::collections::HashSet;
 
 use super::{Violation, Violations, bounds};
@@ -23,7 +26,7 @@ pub fn deltas_from_wire(deltas: Vec<v1::Delta>, path: &str) -> Result<Vec<Delta>
         .enumerate()
         .map(|(nth, delta)| delta_from_wire(delta, &At { path, nth }, &mut wrong))
         .collect();
-    let rows: usize = checked.iter().flatten().map(row_count).sum();
+    let rows: usize = checked.iter().flatten().map(|delta| delta.change.rows()).sum();
     if rows > bounds::ROWS {
         wrong.add(Violation::too_large(path, rows, bounds::ROWS, "rows"));
     }
@@ -41,13 +44,6 @@ struct At<'a> {
 impl At<'_> {
     fn field(&self, rest: impl std::fmt::Display) -> String {
         format!("{}[{}].{rest}", self.path, self.nth)
-    }
-}
-
-fn row_count(delta: &Delta) -> usize {
-    match &delta.change {
-        Change::Counter(_) | Change::Register(_) => 1,
-        Change::Set(set) => set.add.len() + set.remove.iter().map(|it| it.elements.len()).sum::<usize>(),
     }
 }
 
@@ -74,7 +70,18 @@ fn delta_from_wire(delta: v1::Delta, at: &At<'_>, wrong: &mut Violations) -> Opt
         Some(Wire::Counter(change)) => counter_from_wire(change, at, wrong).map(Change::Counter),
         Some(Wire::Set(change)) => set_from_wire(change, at, wrong).map(Change::Set),
         Some(Wire::Register(change)) => register_from_wire(change, at, wrong).map(Change::Register),
-        Some(Wire::Flag(_) | Wire::Max(_) | Wire::Min(_) | Wire::Events(_) | Wire::Presence(_)) | None => {
+        Some(Wire::Flag(change)) => Some(Change::Flag(values::flag(change))),
+        Some(Wire::Max(v1::NumberDelta { value })) => Some(Change::Max(value)),
+        Some(Wire::Min(v1::NumberDelta { value })) => Some(Change::Min(value)),
+        Some(Wire::Events(change)) => values::events(change, at, wrong).map(Change::Events),
+        Some(Wire::Presence(change)) => values::presence(change, at, wrong).map(Change::Presence),
+        Some(Wire::Siblings(change)) => values::siblings(change, at, wrong).map(Change::Siblings),
+        Some(Wire::GrowOnlySet(change)) => values::grow_only_set(change, at, wrong).map(Change::GrowOnlySet),
+        Some(Wire::RemoveWinsSet(change)) => {
+            values::remove_wins_set(change, at, wrong).map(Change::RemoveWinsSet)
+        }
+        Some(Wire::DisableWinsFlag(change)) => Some(Change::DisableWinsFlag(values::flag(change))),
+        None => {
             wrong.add(Violation::new(at.field("change"), "this relay does not know this type"));
             None
         }
@@ -125,19 +132,25 @@ fn set_from_wire(delta: v1::SetDelta, at: &At<'_>, wrong: &mut Violations) -> Op
         })
         .collect();
     let delta = SetDelta { add: add?, remove: remove? };
-    if names_twice(&delta) {
-        wrong.add(Violation::new(at.field("set"), "an element stands at most once in a delta"));
-        return None;
-    }
+    let all = delta.add.iter().chain(delta.remove.iter().flat_map(|it| &it.elements));
+    no_name_twice(all, "set", at, wrong)?;
     Some(delta)
 }
 
-fn names_twice(delta: &SetDelta) -> bool {
-    let mut all = delta.add.iter().chain(delta.remove.iter().flat_map(|it| &it.elements));
+fn no_name_twice<'a>(
+    mut all: impl Iterator<Item = &'a Element>,
+    field: &str,
+    at: &At<'_>,
+    wrong: &mut Violations,
+) -> Option<()> {
     // Most deltas name one element, which needs no table.
-    let Some(first) = all.next() else { return false };
+    let Some(first) = all.next() else { return Some(()) };
     let mut seen = HashSet::new();
-    all.any(|element| element == first || !seen.insert(element.as_str()))
+    if all.any(|element| element == first || !seen.insert(element.as_str())) {
+        wrong.add(Violation::new(at.field(field), "an element stands at most once in a delta"));
+        return None;
+    }
+    Some(())
 }
 
 fn elements(
@@ -154,14 +167,7 @@ fn register_from_wire(
     wrong: &mut Violations,
 ) -> Option<RegisterDelta> {
     let v1::RegisterDelta { value, stamp_ms, as_of } = delta;
-    let value = match value.map(|value| value_from_wire(value, || at.field("register.value"))) {
-        None => None,
-        Some(Ok(value)) => Some(value),
-        Some(Err(violation)) => {
-            wrong.add(violation);
-            return None;
-        }
-    };
+    let value = values::optional_value(value, "register.value", at, wrong)?;
     Some(RegisterDelta { value, stamp_ms, as_of: as_of.map(Revision) })
 }
 
@@ -200,51 +206,5 @@ impl From<Value> for v1::Value {
             Value::Data(data) => v1::value::Kind::Data(data.into()),
         };
         Self { kind: Some(kind) }
-    }
-}
-
-impl From<Delta> for v1::Delta {
-    fn from(Delta { collection, key, change }: Delta) -> Self {
-        use v1::delta::Change as Wire;
-        let change = match change {
-            Change::Counter(delta) => Wire::Counter(delta.into()),
-            Change::Set(delta) => Wire::Set(delta.into()),
-            Change::Register(RegisterDelta { value, stamp_ms, as_of }) => Wire::Register(v1::RegisterDelta {
-                value: value.map(Into::into),
-                stamp_ms,
-                as_of: as_of.map(u64::from),
-            }),
-        };
-        Self { collection: collection.into(), key: key.into(), change: Some(change) }
-    }
-}
-
-impl From<CounterDelta> for v1::CounterDelta {
-    fn from(CounterDelta { reset, amount, once }: CounterDelta) -> Self {
-        Self {
-            reset: reset.map(|Reset { as_of, total }| v1::counter_delta::Reset {
-                as_of: as_of.map(u64::from),
-                total,
-            }),
-            add: u64::try_from(amount).unwrap_or(0),
-            subtract: if amount < 0 { amount.unsigned_abs() } else { 0 },
-            once: once
-                .into_iter()
-                .map(|Once { id, amount }| v1::counter_delta::Once { id: id.into(), amount })
-                .collect(),
-        }
-    }
-}
-
-impl From<SetDelta> for v1::SetDelta {
-    fn from(SetDelta { add, remove }: SetDelta) -> Self {
-        let group = |Remove { elements, as_of }| v1::set_delta::Remove {
-            elements: Vec::into_iter(elements).map(Into::into).collect(),
-            as_of: as_of.map(u64::from),
-        };
-        Self {
-            add: add.into_iter().map(Into::into).collect(),
-            remove: remove.into_iter().map(group).collect(),
-        }
     }
 }

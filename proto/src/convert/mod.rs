@@ -4,10 +4,12 @@
 //! is taken apart field by field, so that a new field stops the build until somebody decides what it means.
 
 mod delta;
+mod mail;
 mod pull;
 mod push;
 
 pub use delta::{deltas_from_wire, value_from_wire};
+pub use mail::Mail;
 pub use pull::{Follow, PullRequest};
 pub use push::{Admissible, Identity, Intent, PushRequest, SyncCall};
 
@@ -19,7 +21,7 @@ pub mod bounds {
     pub const DELTAS: usize = 1_024;
     /// Encoded bytes of one push.
     pub const PUSH_BYTES: usize = 1 << 20;
-    /// Elements that all set deltas of one push name.
+    /// Rows that one push touches: elements, events and the heads of their logs, and one for every other delta.
     pub const ROWS: usize = 1_024;
     /// Idempotency ids of one counter delta.
     pub const ONCE: usize = 1_000;
@@ -41,6 +43,16 @@ pub mod bounds {
     pub const CHUNK_MAX: u32 = 3 << 20;
     /// Names of one read.
     pub const READ_KEYS: usize = 100;
+    /// Events of one key in one read; a single revision is never split.
+    pub const READ_EVENTS: usize = 500;
+    /// The payload of a message to one node.
+    pub const MAIL_BYTES: usize = 64 << 10;
+    /// The sender's name in it.
+    pub const SENDER_BYTES: usize = 64;
+    /// How long it waits if it does not say: a day of log time.
+    pub const MAIL_TTL_MS: u64 = 24 * 3_600 * 1_000;
+    /// How long it may wait at the most: seven days.
+    pub const MAIL_TTL_MAX_MS: u64 = 7 * MAIL_TTL_MS;
 }
 
 /// One field that breaks its rule.

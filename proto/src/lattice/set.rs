@@ -23,6 +23,13 @@ pub struct Remove {
     pub as_of: Option<Revision>,
 }
 
+/// What a client says about a set that only grows. An element stands in it at most once. Its rows are mere names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrowOnlySetDelta {
+    /// Elements to add.
+    pub add: Vec<Element>,
+}
+
 /// The row of one element: 8 bytes beside its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetElement {
@@ -97,6 +104,22 @@ mod tests {
         fn laws(a in (0..9_u64, 0..9_u64), b in (0..9_u64, 0..9_u64), c in (0..9_u64, 0..9_u64)) {
             let whole = |(added, removed)| Whole { added, removed };
             assert_laws(&whole(a), &whole(b), &whole(c));
+        }
+    }
+
+    /// A set that only grows is the set of its elements, and their union is the join.
+    impl Lattice for std::collections::BTreeSet<u8> {
+        fn join(&mut self, other: &Self) {
+            self.extend(other);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn laws_of_a_set_that_only_grows(
+            a in prop::collection::btree_set(0..9_u8, 0..6), b in prop::collection::btree_set(0..9_u8, 0..6), c in prop::collection::btree_set(0..9_u8, 0..6),
+        ) {
+            assert_laws(&a, &b, &c);
         }
     }
 

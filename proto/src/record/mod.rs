@@ -2,6 +2,7 @@
 //!
 //! The domain form of package `dormouse.log.v1`, with the only way in and out of it.
 
+mod deltas;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use crate::{
     ids::{
         Beat, BootId, Group, Incarnation, InvalidName, Namespace, NodeId, OnceId, PushId, PushNo, Revision,
     },
-    lattice::Delta,
+    lattice::{Delta, Value},
     wire::log_v1,
 };
 
@@ -67,6 +68,10 @@ pub enum Record {
     Digest(Digest),
     /// Limits that the fold enforces.
     Policy(Policy),
+    /// A message to one node.
+    Send(Send),
+    /// A node has received its messages up to a revision.
+    Received(Received),
 }
 
 /// A node's deltas.
@@ -198,9 +203,39 @@ pub struct Mark {
     pub beat: Beat,
 }
 
+/// A message to one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Send {
+    /// Where the node is a member.
+    pub namespace: Namespace,
+    /// To whom; void unless it is a live member.
+    pub node: NodeId,
+    /// Takes effect once.
+    pub message_id: OnceId,
+    /// In the sender's own words.
+    pub sender: String,
+    /// What it says.
+    pub payload: Value,
+    /// How long it waits to be received, in log time.
+    pub ttl_ms: u64,
+}
+
+/// A node has received its messages up to a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Where.
+    pub namespace: Namespace,
+    /// Who.
+    pub node: NodeId,
+    /// Up to here.
+    pub upto: Revision,
+}
+
 /// Limits that the fold itself enforces; `None` leaves one as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
+    /// Only for this namespace; `None`: for all that have no limit of their own.
+    pub namespace: Option<Namespace>,
     /// Dead rows that each collection keeps at least.
     pub dead_rows_min: Option<u64>,
     /// Tombstones of ended members, per namespace.
@@ -221,6 +256,16 @@ pub struct Policy {
     pub bytes_max: Option<u64>,
     /// Live members per namespace.
     pub nodes_max: Option<u64>,
+    /// Entries of one log of events; older ones are trimmed.
+    pub events_max: Option<u64>,
+    /// Bytes of the entries of one log of events; older ones are trimmed.
+    pub events_bytes_max: Option<u64>,
+    /// How long an event is kept, in log time.
+    pub events_age_ms: Option<u64>,
+    /// Messages that wait for one node.
+    pub inbox_max: Option<u64>,
+    /// Bytes of the messages that wait for one node.
+    pub inbox_bytes_max: Option<u64>,
 }
 
 /// A frame cannot be understood.

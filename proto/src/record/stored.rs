@@ -1,11 +1,12 @@
 //! Between the domain form of records and the stored one, field by field.
 
 use super::{
-    BASE_MAX, Cause, Contact, Digest, Evidence, Gone, Join, Mark, Policy, Push, Record, Unreadable, Write,
+    BASE_MAX, Cause, Contact, Digest, Evidence, Gone, Join, Mark, Policy, Push, Received, Record, Send,
+    Unreadable, Write,
 };
 use crate::{
-    ids::{Beat, BootId, Incarnation, InvalidName, NodeId, PushId, PushNo, Revision},
-    lattice::{Change, CounterDelta, Delta, Once, RegisterDelta, Remove, Reset, SetDelta, Value},
+    ids::{Beat, BootId, Incarnation, NodeId, PushId, PushNo, Revision},
+    lattice::{Delta, Value},
     wire::log_v1 as stored,
 };
 
@@ -27,7 +28,19 @@ impl From<Record> for stored::Record {
                 (namespace.into(), Kind::Gone(gone))
             }
             Record::Digest(digest) => (String::new(), Kind::Digest(digest.into())),
-            Record::Policy(policy) => (String::new(), Kind::Policy(policy.into())),
+            Record::Policy(policy) => {
+                let namespace = policy.namespace.clone().map_or_else(String::new, Into::into);
+                (namespace, Kind::Policy(policy.into()))
+            }
+            Record::Send(Send { namespace, node, message_id, sender, payload, ttl_ms }) => {
+                let (message_id, payload) = (message_id.into(), Some(payload.into()));
+                let send = stored::Send { node_id: node.0, message_id, sender, payload, ttl_ms };
+                (namespace.into(), Kind::Send(send))
+            }
+            Record::Received(Received { namespace, node, upto }) => {
+                let received = stored::Received { node_id: node.0, upto: upto.0 };
+                (namespace.into(), Kind::Received(received))
+            }
         };
         Self { namespace, kind: Some(kind) }
     }
@@ -108,9 +121,31 @@ impl TryFrom<stored::Record> for Record {
                 reason: gone.reason,
             }),
             Kind::Digest(digest) => Self::Digest(digest.try_into()?),
-            Kind::Policy(policy) => Self::Policy(policy.into()),
+            Kind::Policy(policy) => {
+                let namespace = if namespace.is_empty() { None } else { Some(namespace.try_into()?) };
+                Self::Policy(Policy { namespace, ..policy.into() })
+            }
+            Kind::Send(stored::Send { node_id, message_id, sender, payload, ttl_ms }) => Self::Send(Send {
+                namespace: namespace.try_into()?,
+                node: NodeId(node_id),
+                message_id: message_id.try_into()?,
+                sender,
+                payload: required_value(payload)?,
+                ttl_ms,
+            }),
+            Kind::Received(stored::Received { node_id, upto }) => Self::Received(Received {
+                namespace: namespace.try_into()?,
+                node: NodeId(node_id),
+                upto: Revision(upto),
+            }),
         })
     }
+}
+
+/// A value that has to be there.
+pub(super) fn required_value(value: Option<stored::Value>) -> Result<Value, Unreadable> {
+    let value = value.ok_or_else(|| Unreadable::Malformed("a value that is missing".into()))?;
+    value.try_into()
 }
 
 fn boot_id(bytes: &[u8]) -> Result<BootId, Unreadable> {
@@ -222,6 +257,11 @@ impl From<Policy> for stored::Policy {
             rows_max: unchanged(policy.rows_max),
             bytes_max: unchanged(policy.bytes_max),
             nodes_max: unchanged(policy.nodes_max),
+            events_max: unchanged(policy.events_max),
+            events_bytes_max: unchanged(policy.events_bytes_max),
+            events_age_ms: unchanged(policy.events_age_ms),
+            inbox_max: unchanged(policy.inbox_max),
+            inbox_bytes_max: unchanged(policy.inbox_bytes_max),
         }
     }
 }
@@ -230,6 +270,7 @@ impl From<stored::Policy> for Policy {
     fn from(policy: stored::Policy) -> Self {
         let limit = |number: u64| (number > 0).then_some(number);
         Self {
+            namespace: None,
             dead_rows_min: limit(policy.dead_rows_min),
             tombstones_max: limit(policy.tombstones_max),
             tombstone_ms: limit(policy.tombstone_ms),
@@ -240,102 +281,12 @@ impl From<stored::Policy> for Policy {
             rows_max: limit(policy.rows_max),
             bytes_max: limit(policy.bytes_max),
             nodes_max: limit(policy.nodes_max),
+            events_max: limit(policy.events_max),
+            events_bytes_max: limit(policy.events_bytes_max),
+            events_age_ms: limit(policy.events_age_ms),
+            inbox_max: limit(policy.inbox_max),
+            inbox_bytes_max: limit(policy.inbox_bytes_max),
         }
-    }
-}
-
-impl From<Delta> for stored::Delta {
-    fn from(Delta { collection, key, change }: Delta) -> Self {
-        use stored::delta::Change as Stored;
-        let change = match change {
-            Change::Counter(CounterDelta { reset, amount, once }) => Stored::Counter(stored::CounterDelta {
-                reset: reset.is_some(),
-                reset_as_of: reset.and_then(|it| it.as_of).map(u64::from),
-                reset_total: reset.map_or(0, |it| it.total),
-                amount,
-                once: once
-                    .into_iter()
-                    .map(|Once { id, amount }| stored::counter_delta::Once { id: id.into(), amount })
-                    .collect(),
-            }),
-            Change::Set(SetDelta { add, remove }) => Stored::Set(stored::SetDelta {
-                add: add.into_iter().map(Into::into).collect(),
-                remove: remove
-                    .into_iter()
-                    .map(|Remove { elements, as_of }| stored::set_delta::Remove {
-                        elements: elements.into_iter().map(Into::into).collect(),
-                        as_of: as_of.map(u64::from),
-                    })
-                    .collect(),
-            }),
-            Change::Register(RegisterDelta { value, stamp_ms, as_of }) => {
-                Stored::Register(stored::RegisterDelta {
-                    value: value.map(|it| match it {
-                        Value::Text(text) => stored::register_delta::Value::Text(text),
-                        Value::Data(data) => stored::register_delta::Value::Data(data.into()),
-                    }),
-                    stamp_ms,
-                    as_of: as_of.map(u64::from),
-                })
-            }
-        };
-        Self { collection: collection.into(), key: key.into(), change: Some(change) }
-    }
-}
-
-impl TryFrom<stored::Delta> for Delta {
-    type Error = Unreadable;
-
-    fn try_from(delta: stored::Delta) -> Result<Self, Unreadable> {
-        use stored::delta::Change as Stored;
-        let change = match delta.change.ok_or(Unreadable::UnknownKind)? {
-            Stored::Counter(counter) => Change::Counter(counter.try_into()?),
-            Stored::Set(set) => Change::Set(set.try_into()?),
-            Stored::Register(stored::RegisterDelta { value, stamp_ms, as_of }) => {
-                Change::Register(RegisterDelta {
-                    value: value.map(|it| match it {
-                        stored::register_delta::Value::Text(text) => Value::Text(text),
-                        stored::register_delta::Value::Data(data) => Value::Data(data.into()),
-                    }),
-                    stamp_ms,
-                    as_of: as_of.map(Revision),
-                })
-            }
-        };
-        Ok(Self { collection: delta.collection.try_into()?, key: delta.key.try_into()?, change })
-    }
-}
-
-impl TryFrom<stored::CounterDelta> for CounterDelta {
-    type Error = Unreadable;
-
-    fn try_from(delta: stored::CounterDelta) -> Result<Self, Unreadable> {
-        let stored::CounterDelta { reset, reset_as_of, reset_total, amount, once } = delta;
-        Ok(Self {
-            reset: reset.then_some(Reset { as_of: reset_as_of.map(Revision), total: reset_total }),
-            amount,
-            once: once
-                .into_iter()
-                .map(|it| Ok(Once { id: it.id.try_into()?, amount: it.amount }))
-                .collect::<Result<_, InvalidName>>()?,
-        })
-    }
-}
-
-impl TryFrom<stored::SetDelta> for SetDelta {
-    type Error = Unreadable;
-
-    fn try_from(delta: stored::SetDelta) -> Result<Self, Unreadable> {
-        let elements =
-            |names: Vec<String>| names.into_iter().map(TryInto::try_into).collect::<Result<_, InvalidName>>();
-        Ok(Self {
-            add: elements(delta.add)?,
-            remove: delta
-                .remove
-                .into_iter()
-                .map(|it| Ok(Remove { elements: elements(it.elements)?, as_of: it.as_of.map(Revision) }))
-                .collect::<Result<_, InvalidName>>()?,
-        })
     }
 }
 

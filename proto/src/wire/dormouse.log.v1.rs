@@ -28,10 +28,10 @@ pub struct FrameHeader {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Record {
-    /// empty for Open and Digest, which speak for the whole log
+    /// empty for Open and Digest, which speak for the whole log, and for the Policy of all namespaces
     #[prost(string, tag = "1")]
     pub namespace: ::prost::alloc::string::String,
-    #[prost(oneof = "record::Kind", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "record::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: ::core::option::Option<record::Kind>,
 }
 /// Nested message and enum types in `Record`.
@@ -52,6 +52,10 @@ pub mod record {
         Digest(super::Digest),
         #[prost(message, tag = "8")]
         Policy(super::Policy),
+        #[prost(message, tag = "9")]
+        Send(super::Send),
+        #[prost(message, tag = "10")]
+        Received(super::Received),
     }
 }
 /// The first record of a session, at start and after every loss of the log connection.
@@ -213,7 +217,30 @@ pub mod digest {
         pub beat: u64,
     }
 }
+/// A message to one node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Send {
+    #[prost(fixed64, tag = "1")]
+    pub node_id: u64,
+    #[prost(string, tag = "2")]
+    pub message_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub sender: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub payload: ::core::option::Option<Value>,
+    #[prost(uint64, tag = "5")]
+    pub ttl_ms: u64,
+}
+/// A node has received its messages up to a revision.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Received {
+    #[prost(fixed64, tag = "1")]
+    pub node_id: u64,
+    #[prost(uint64, tag = "2")]
+    pub upto: u64,
+}
 /// Limits that the fold itself enforces. They are a record, because two relays must refuse alike. 0: unchanged.
+/// Those of a namespace stand before those of all.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Policy {
     #[prost(uint64, tag = "1")]
@@ -236,6 +263,16 @@ pub struct Policy {
     pub bytes_max: u64,
     #[prost(uint64, tag = "10")]
     pub nodes_max: u64,
+    #[prost(uint64, tag = "11")]
+    pub events_max: u64,
+    #[prost(uint64, tag = "12")]
+    pub events_bytes_max: u64,
+    #[prost(uint64, tag = "13")]
+    pub events_age_ms: u64,
+    #[prost(uint64, tag = "14")]
+    pub inbox_max: u64,
+    #[prost(uint64, tag = "15")]
+    pub inbox_bytes_max: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Delta {
@@ -243,7 +280,7 @@ pub struct Delta {
     pub collection: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub key: ::prost::alloc::string::String,
-    #[prost(oneof = "delta::Change", tags = "4, 5, 6")]
+    #[prost(oneof = "delta::Change", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub change: ::core::option::Option<delta::Change>,
 }
 /// Nested message and enum types in `Delta`.
@@ -256,6 +293,39 @@ pub mod delta {
         Set(super::SetDelta),
         #[prost(message, tag = "6")]
         Register(super::RegisterDelta),
+        #[prost(message, tag = "7")]
+        Flag(super::FlagDelta),
+        #[prost(sint64, tag = "8")]
+        Max(i64),
+        #[prost(sint64, tag = "9")]
+        Min(i64),
+        #[prost(message, tag = "10")]
+        Events(super::EventsDelta),
+        #[prost(message, tag = "11")]
+        Presence(super::PresenceDelta),
+        #[prost(message, tag = "12")]
+        Siblings(super::SiblingsDelta),
+        #[prost(message, tag = "13")]
+        GrowOnlySet(super::Elements),
+        #[prost(message, tag = "14")]
+        RemoveWinsSet(super::RemoveWinsSetDelta),
+        #[prost(message, tag = "15")]
+        DisableWinsFlag(super::FlagDelta),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Value {
+    #[prost(oneof = "value::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<value::Kind>,
+}
+/// Nested message and enum types in `Value`.
+pub mod value {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Text(::prost::alloc::string::String),
+        #[prost(bytes, tag = "2")]
+        Data(::prost::bytes::Bytes),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -317,9 +387,67 @@ pub mod register_delta {
         Data(::prost::bytes::Bytes),
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlagDelta {
+    #[prost(bool, tag = "1")]
+    pub on: bool,
+    #[prost(uint64, optional, tag = "2")]
+    pub as_of: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EventsDelta {
+    #[prost(message, repeated, tag = "1")]
+    pub append: ::prost::alloc::vec::Vec<events_delta::Append>,
+    #[prost(uint64, tag = "2")]
+    pub trim_upto: u64,
+}
+/// Nested message and enum types in `EventsDelta`.
+pub mod events_delta {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Append {
+        #[prost(message, optional, tag = "1")]
+        pub payload: ::core::option::Option<super::Value>,
+        #[prost(string, tag = "2")]
+        pub id: ::prost::alloc::string::String,
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresenceDelta {
+    #[prost(message, optional, tag = "1")]
+    pub value: ::core::option::Option<Value>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SiblingsDelta {
+    #[prost(message, optional, tag = "1")]
+    pub value: ::core::option::Option<Value>,
+    #[prost(uint64, optional, tag = "2")]
+    pub as_of: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Elements {
+    #[prost(string, repeated, tag = "1")]
+    pub elements: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RemoveWinsSetDelta {
+    #[prost(message, repeated, tag = "1")]
+    pub add: ::prost::alloc::vec::Vec<remove_wins_set_delta::Add>,
+    #[prost(string, repeated, tag = "2")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Nested message and enum types in `RemoveWinsSetDelta`.
+pub mod remove_wins_set_delta {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Add {
+        #[prost(string, repeated, tag = "1")]
+        pub elements: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+        #[prost(uint64, optional, tag = "2")]
+        pub as_of: ::core::option::Option<u64>,
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Part {
-    #[prost(oneof = "part::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "part::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: ::core::option::Option<part::Kind>,
 }
 /// Nested message and enum types in `Part`.
@@ -346,6 +474,8 @@ pub mod part {
         Once(super::OnceIds),
         #[prost(message, tag = "10")]
         End(super::End),
+        #[prost(message, tag = "11")]
+        Inboxes(super::Inboxes),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -367,6 +497,9 @@ pub struct Begin {
 pub struct NamespaceBegin {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// those that differ from the limits of all namespaces
+    #[prost(message, optional, tag = "2")]
+    pub limits: ::core::option::Option<Policy>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CollectionBegin {
@@ -378,6 +511,10 @@ pub struct CollectionBegin {
     pub register_mark: u64,
     #[prost(uint64, optional, tag = "4")]
     pub register_stamp: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "5")]
+    pub remove_wins_mark: u64,
+    #[prost(uint64, tag = "6")]
+    pub events_mark: u64,
 }
 /// In the order of their chg; those that were never observable come first, by name.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -385,7 +522,7 @@ pub struct Rows {
     #[prost(message, repeated, tag = "1")]
     pub rows: ::prost::alloc::vec::Vec<Row>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Row {
     /// with kind 0: as in the row before
     #[prost(string, tag = "1")]
@@ -412,6 +549,42 @@ pub struct Row {
     pub revision: u64,
     #[prost(bytes = "bytes", optional, tag = "12")]
     pub value: ::core::option::Option<::prost::bytes::Bytes>,
+    /// of a remove-wins row: the newest context of an add
+    #[prost(uint64, optional, tag = "13")]
+    pub seen: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "14")]
+    pub removed: u64,
+    #[prost(sint64, tag = "15")]
+    pub number: i64,
+    #[prost(message, repeated, tag = "16")]
+    pub siblings: ::prost::alloc::vec::Vec<row::Sibling>,
+    /// of the head of events, with `revision` for the newest append
+    #[prost(uint64, tag = "17")]
+    pub trimmed_upto: u64,
+    #[prost(uint32, tag = "18")]
+    pub entries: u32,
+    /// of an event, with `at_ms` and `value`
+    #[prost(uint32, tag = "19")]
+    pub index: u32,
+    #[prost(uint64, tag = "20")]
+    pub at_ms: u64,
+    #[prost(fixed64, tag = "21")]
+    pub node_id: u64,
+    #[prost(uint64, tag = "22")]
+    pub incarnation: u64,
+    /// an event, and not the head of events
+    #[prost(bool, tag = "23")]
+    pub entry: bool,
+}
+/// Nested message and enum types in `Row`.
+pub mod row {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Sibling {
+        #[prost(uint64, tag = "1")]
+        pub revision: u64,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub value: ::prost::bytes::Bytes,
+    }
 }
 /// Ordinals of the dead rows of the collection, in the order in which they will be dropped.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -516,6 +689,31 @@ pub struct RosterRow {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Inboxes {
+    #[prost(message, repeated, tag = "1")]
+    pub inboxes: ::prost::alloc::vec::Vec<Inbox>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Inbox {
+    #[prost(fixed64, tag = "1")]
+    pub node_id: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub mails: ::prost::alloc::vec::Vec<Mail>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mail {
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(string, tag = "2")]
+    pub message_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub sender: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub payload: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "5")]
+    pub expires_at_ms: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OnceIds {

@@ -26,7 +26,7 @@ pub struct Delta {
     /// 1-512 bytes of UTF-8 without control characters; '/' is ordinary
     #[prost(string, tag = "2")]
     pub key: ::prost::alloc::string::String,
-    #[prost(oneof = "delta::Change", tags = "4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "delta::Change", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub change: ::core::option::Option<delta::Change>,
 }
 /// Nested message and enum types in `Delta`.
@@ -49,6 +49,14 @@ pub mod delta {
         Events(super::EventsDelta),
         #[prost(message, tag = "11")]
         Presence(super::PresenceDelta),
+        #[prost(message, tag = "12")]
+        Siblings(super::SiblingsDelta),
+        #[prost(message, tag = "13")]
+        GrowOnlySet(super::GrowOnlySetDelta),
+        #[prost(message, tag = "14")]
+        RemoveWinsSet(super::RemoveWinsSetDelta),
+        #[prost(message, tag = "15")]
+        DisableWinsFlag(super::FlagDelta),
     }
 }
 /// Applied in this order: reset, add, subtract, once. Each amount is at most 2^48.
@@ -115,7 +123,8 @@ pub struct RegisterDelta {
     #[prost(uint64, optional, tag = "3")]
     pub as_of: ::core::option::Option<u64>,
 }
-/// On wins over a concurrent off.
+/// As `flag`: on wins over a concurrent off, and `as_of` is the context of an off.
+/// As `disable_wins_flag`: off wins over a concurrent on, and `as_of` is the context of an on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FlagDelta {
     #[prost(bool, tag = "1")]
@@ -123,16 +132,19 @@ pub struct FlagDelta {
     #[prost(uint64, optional, tag = "2")]
     pub as_of: ::core::option::Option<u64>,
 }
+/// Offers a number: the largest (`max`) or the smallest (`min`) that was ever offered stays.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NumberDelta {
     #[prost(sint64, tag = "1")]
     pub value: i64,
 }
+/// Trims first, then appends.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EventsDelta {
     /// at most 500
     #[prost(message, repeated, tag = "1")]
     pub append: ::prost::alloc::vec::Vec<events_delta::Append>,
+    /// drops the events up to this revision; 0: none
     #[prost(uint64, tag = "2")]
     pub trim_upto: u64,
 }
@@ -147,12 +159,49 @@ pub mod events_delta {
         pub id: ::prost::alloc::string::String,
     }
 }
-/// By Sync only. Ends by itself when its node is GONE.
+/// By Sync only. Ends by itself when its node is GONE. A node holds at most 64.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceDelta {
     /// absent: withdrawn
     #[prost(message, optional, tag = "1")]
     pub value: ::core::option::Option<Value>,
+}
+/// Writes that did not see each other stay side by side, until one that has seen them takes their place. A row keeps at most
+/// 64 of them and 256 KiB: beyond that the oldest go, and are counted. A push that touches more than 2 MiB of siblings in all
+/// is refused, reason QUOTA.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SiblingsDelta {
+    /// absent: takes away what was seen and puts nothing there
+    #[prost(message, optional, tag = "1")]
+    pub value: ::core::option::Option<Value>,
+    #[prost(uint64, optional, tag = "2")]
+    pub as_of: ::core::option::Option<u64>,
+}
+/// Nothing is ever removed from it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrowOnlySetDelta {
+    /// each at most 1 KiB
+    #[prost(string, repeated, tag = "1")]
+    pub add: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A remove wins over a concurrent add, so it is the adds that say what their author had seen.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RemoveWinsSetDelta {
+    #[prost(message, repeated, tag = "1")]
+    pub add: ::prost::alloc::vec::Vec<remove_wins_set_delta::Add>,
+    #[prost(string, repeated, tag = "2")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Nested message and enum types in `RemoveWinsSetDelta`.
+pub mod remove_wins_set_delta {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Add {
+        /// each at most 1 KiB
+        #[prost(string, repeated, tag = "1")]
+        pub elements: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+        #[prost(uint64, optional, tag = "2")]
+        pub as_of: ::core::option::Option<u64>,
+    }
 }
 /// Rows that the reader lacks, not the whole key. They replace what the reader holds, row by row, newest as_of first.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -161,7 +210,10 @@ pub struct KeyState {
     pub collection: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub key: ::prost::alloc::string::String,
-    #[prost(oneof = "key_state::State", tags = "4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(
+        oneof = "key_state::State",
+        tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+    )]
     pub state: ::core::option::Option<key_state::State>,
 }
 /// Nested message and enum types in `KeyState`.
@@ -184,6 +236,14 @@ pub mod key_state {
         Events(super::EventsState),
         #[prost(message, tag = "11")]
         Presence(super::PresenceState),
+        #[prost(message, tag = "12")]
+        Siblings(super::SiblingsState),
+        #[prost(message, tag = "13")]
+        GrowOnlySet(super::SetState),
+        #[prost(message, tag = "14")]
+        RemoveWinsSet(super::SetState),
+        #[prost(message, tag = "15")]
+        DisableWinsFlag(super::FlagState),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -223,19 +283,24 @@ pub struct NumberState {
 pub struct EventsState {
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<Event>,
+    /// events up to here are gone, whoever still holds them; 0: this row does not say
     #[prost(uint64, tag = "2")]
     pub trimmed_upto: u64,
 }
+/// Named by its revision and index: it never changes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Event {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
+    /// within its delta
     #[prost(uint32, tag = "2")]
     pub index: u32,
     #[prost(message, optional, tag = "3")]
     pub payload: ::core::option::Option<Value>,
+    /// whose push it was; empty: a caller that is no node
     #[prost(string, tag = "4")]
     pub node_id: ::prost::alloc::string::String,
+    /// the log's wall clock, for display
     #[prost(message, optional, tag = "5")]
     pub accepted_at: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -252,7 +317,25 @@ pub mod presence_state {
         pub node_id: ::prost::alloc::string::String,
         #[prost(uint64, tag = "2")]
         pub incarnation: u64,
+        /// absent: no longer
         #[prost(message, optional, tag = "3")]
+        pub value: ::core::option::Option<super::Value>,
+    }
+}
+/// The whole row, oldest first.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SiblingsState {
+    /// at most 64
+    #[prost(message, repeated, tag = "1")]
+    pub siblings: ::prost::alloc::vec::Vec<siblings_state::Sibling>,
+}
+/// Nested message and enum types in `SiblingsState`.
+pub mod siblings_state {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Sibling {
+        #[prost(uint64, tag = "1")]
+        pub revision: u64,
+        #[prost(message, optional, tag = "2")]
         pub value: ::core::option::Option<super::Value>,
     }
 }
@@ -286,6 +369,9 @@ pub struct Member {
     pub last_seen: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(uint32, tag = "11")]
     pub lease_left_ms: u32,
+    /// messages to it that it has not received yet
+    #[prost(uint32, tag = "12")]
+    pub inbox_waiting: u32,
 }
 /// Nested message and enum types in `Member`.
 pub mod member {
@@ -1342,6 +1428,7 @@ pub mod chunk {
         }
     }
 }
+/// In the order in which the log accepted them. Received once the node pulls again with the token of their chunk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InboxMessage {
     #[prost(uint64, tag = "1")]
@@ -1388,6 +1475,12 @@ pub struct ReadRequest {
     pub max_bytes: u32,
     #[prost(string, tag = "5")]
     pub page_token: ::prost::alloc::string::String,
+    /// of events only those after this revision; whole revisions
+    #[prost(uint64, tag = "6")]
+    pub events_after: u64,
+    /// of each key of events; 0: 500, which is the most; a single revision is never split
+    #[prost(uint32, tag = "7")]
+    pub max_events: u32,
     /// at most 100 of "collection/key" or "collection/prefix\*"; every type under a name is returned
     #[prost(string, repeated, tag = "2")]
     pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -1455,6 +1548,9 @@ pub struct SendRequest {
     /// 0: 24 h; at most 7 d
     #[prost(uint32, tag = "5")]
     pub ttl_ms: u32,
+    /// in the sender's own words, at most 64 bytes; nobody checks them
+    #[prost(string, tag = "6")]
+    pub sender: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SendResponse {

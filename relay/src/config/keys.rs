@@ -6,7 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dormouse_proto::{convert::bounds, ids::Group};
+use dormouse_proto::{
+    convert::bounds,
+    ids::{Group, Namespace},
+    lattice::EventsDelta,
+    record::Policy,
+};
 use toml::{Table, Value};
 
 use super::{Config, ConfigError, Durability};
@@ -18,6 +23,8 @@ pub(super) const PREFIX: &str = "DORMOUSE_";
 pub(super) const FILE: &str = "DORMOUSE_CONFIG";
 /// The table of the file that holds a table for each group that differs.
 const GROUPS: &str = "group";
+/// Likewise for each namespace that differs.
+const NAMESPACES: &str = "namespace";
 
 /// What the text must be instead.
 type Rule = String;
@@ -39,6 +46,7 @@ pub(super) const RELAY: &[(&str, Setter<Config>)] = &[
     }),
     ("joins_max", |config, text| put(&mut config.joins_max, count(text, 1..=1 << 20))),
     ("watchers_max", |config, text| put(&mut config.watchers_max, count(text, 0..=65_536))),
+    ("watch_patience_ms", |config, text| put(&mut config.watch_patience_ms, number(text, 100..=3_600_000))),
     ("snapshot_every_bytes", |config, text| {
         put(&mut config.snapshot_every_bytes, number(text, 1 << 20..=1 << 40))
     }),
@@ -51,6 +59,28 @@ pub(super) const LEASES: &[(&str, Setter<LeaseSettings>)] = &[
     ("lease_margin_ms", |leases, text| put(&mut leases.margin, length(text))),
     ("suspect_grace_ms", |leases, text| put(&mut leases.suspect_grace, length(text))),
     ("undeclared_freeze", |leases, text| put(&mut leases.undeclared_freeze, freeze(text))),
+];
+
+/// What the fold enforces, and a namespace may have of its own.
+pub(super) const LIMITS: &[(&str, Setter<Policy>)] = &[
+    ("rows_max", |limits, text| limit(&mut limits.rows_max, text, 1..=1 << 32)),
+    ("bytes_max", |limits, text| limit(&mut limits.bytes_max, text, 1 << 20..=1 << 44)),
+    ("nodes_max", |limits, text| limit(&mut limits.nodes_max, text, 1..=1 << 32)),
+    ("collections_max", |limits, text| limit(&mut limits.collections_max, text, 1..=1 << 20)),
+    ("events_max", |limits, text| limit(&mut limits.events_max, text, EventsDelta::MAX as u64..=1 << 32)),
+    ("events_bytes_max", |limits, text| limit(&mut limits.events_bytes_max, text, 1 << 20..=1 << 44)),
+    ("events_age_ms", |limits, text| limit(&mut limits.events_age_ms, text, 1_000..=1 << 44)),
+    ("inbox_max", |limits, text| limit(&mut limits.inbox_max, text, 1..=1 << 20)),
+    ("inbox_bytes_max", |limits, text| {
+        let one_message = bounds::MAIL_BYTES as u64;
+        limit(&mut limits.inbox_bytes_max, text, one_message..=1 << 30)
+    }),
+    ("dead_rows_min", |limits, text| limit(&mut limits.dead_rows_min, text, 1..=1 << 32)),
+    ("tombstones_max", |limits, text| limit(&mut limits.tombstones_max, text, 1..=1 << 32)),
+    ("tombstone_ms", |limits, text| limit(&mut limits.tombstone_ms, text, 1_000..=1 << 44)),
+    ("once_max", |limits, text| limit(&mut limits.once_max, text, 1..=1 << 32)),
+    ("once_ms", |limits, text| limit(&mut limits.once_ms, text, 1_000..=1 << 44)),
+    ("stamp_skew_ms", |limits, text| limit(&mut limits.stamp_skew_ms, text, 1..=1 << 44)),
 ];
 
 /// Names of the contract that this build cannot honour yet.
@@ -106,6 +136,11 @@ fn number(text: &str, limits: RangeInclusive<u64>) -> Result<u64, Rule> {
     number.ok_or_else(|| format!("a whole number from {} to {}", limits.start(), limits.end()))
 }
 
+fn limit(place: &mut Option<u64>, text: &str, limits: RangeInclusive<u64>) -> Result<(), Rule> {
+    *place = Some(number(text, limits)?);
+    Ok(())
+}
+
 fn count(text: &str, limits: RangeInclusive<u32>) -> Result<usize, Rule> {
     let number = number(text, u64::from(*limits.start())..=u64::from(*limits.end()))?;
     usize::try_from(number).map_err(|_| "less on this machine".to_owned())
@@ -125,18 +160,20 @@ fn find<T>(settings: &[(&str, Setter<T>)], key: &str) -> Option<Setter<T>> {
 enum Setting {
     Relay(Setter<Config>),
     Leases(Setter<LeaseSettings>),
+    Limits(Setter<Policy>),
 }
 
 impl Setting {
     fn named(key: &str) -> Option<Self> {
         let relay = find(RELAY, key).map(Self::Relay);
-        relay.or_else(|| find(LEASES, key).map(Self::Leases))
+        relay.or_else(|| find(LEASES, key).map(Self::Leases)).or_else(|| find(LIMITS, key).map(Self::Limits))
     }
 
     fn set(self, config: &mut Config, text: &str) -> Result<(), Rule> {
         match self {
             Self::Relay(set) => set(config, text),
             Self::Leases(set) => set(&mut config.leases, text),
+            Self::Limits(set) => set(&mut config.limits, text),
         }
     }
 }
@@ -200,12 +237,17 @@ fn shown(text: &str) -> String {
 
 /// The names that may stand outside of a group.
 fn everywhere() -> impl Iterator<Item = &'static str> {
-    RELAY.iter().map(|it| it.0).chain(in_group())
+    RELAY.iter().map(|it| it.0).chain(in_group()).chain(in_namespace())
 }
 
 /// The names that may stand in a group.
 fn in_group() -> impl Iterator<Item = &'static str> {
     LEASES.iter().map(|it| it.0)
+}
+
+/// The names that may stand in a namespace.
+fn in_namespace() -> impl Iterator<Item = &'static str> {
+    LIMITS.iter().map(|it| it.0)
 }
 
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -244,9 +286,10 @@ impl<'a> File<'a> {
         }
     }
 
-    /// All but the groups.
+    /// All but the groups and the namespaces.
     pub(super) fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
-        for (key, value) in self.table.iter().filter(|(key, _)| *key != GROUPS) {
+        let apart = |key: &str| key == GROUPS || key == NAMESPACES;
+        for (key, value) in self.table.iter().filter(|(key, _)| !apart(key)) {
             let setting = Setting::named(key).map(|setting| |text: &str| setting.set(config, text));
             let hint = || nearest(key, everywhere()).map(str::to_owned);
             self.set((key, key), value, setting, hint)?;
@@ -271,6 +314,27 @@ impl<'a> File<'a> {
                 self.set((&format!("{at}.{key}"), key), value, setting, hint)?;
             }
             config.groups.insert(group, leases);
+        }
+        Ok(())
+    }
+
+    /// The namespaces that have limits of their own.
+    pub(super) fn apply_namespaces(&self, config: &mut Config) -> Result<(), ConfigError> {
+        let Some(namespaces) = self.table.get(NAMESPACES) else {
+            return Ok(());
+        };
+        for (name, settings) in self.subtable(NAMESPACES, namespaces)? {
+            let at = format!("{NAMESPACES}.{name}");
+            let namespace: Namespace =
+                name.parse().map_err(|error| ConfigError::Refused(format!("{}: {error}", self.name(&at))))?;
+            let mut limits = Policy { namespace: Some(namespace.clone()), ..Policy::default() };
+            for (key, value) in self.subtable(&at, settings)? {
+                let place = &mut limits;
+                let setting = find(LIMITS, key).map(|set| move |text: &str| set(place, text));
+                let hint = || nearest(key, in_namespace()).map(str::to_owned);
+                self.set((&format!("{at}.{key}"), key), value, setting, hint)?;
+            }
+            config.namespaces.insert(namespace, limits);
         }
         Ok(())
     }

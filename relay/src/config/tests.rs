@@ -1,5 +1,8 @@
 use super::*;
-use crate::liveness::{Millis, UndeclaredFreeze};
+use crate::{
+    liveness::{Millis, UndeclaredFreeze},
+    state::Limits,
+};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -36,7 +39,28 @@ fn the_example_file_holds_every_setting_with_its_default() -> Outcome {
             _ => format!("{line}\n"),
         })
         .collect();
-    assert_eq!(from(&[], &all)?.groups.len(), 1);
+    let table: toml::Table = all.parse()?;
+    let all = from(&[], &all)?;
+    assert_eq!((all.groups.len(), all.namespaces.len()), (1, 1));
+    // What is not set stays as the log has it, so the limits stand there commented out, each with its default.
+    for (name, _) in keys::LIMITS {
+        assert!(table.contains_key(*name), "{name} is missing");
+    }
+    assert!(Limits::default().satisfy(&all.limits), "{:?}", all.limits);
+    Ok(())
+}
+
+#[test]
+fn a_namespace_may_have_limits_of_its_own() -> Outcome {
+    let config = from(&[("DORMOUSE_ROWS_MAX", "1000")], "[namespace.large]\nrows_max = 5000\n")?;
+    assert_eq!(config.limits.rows_max, Some(1_000));
+    let large: Namespace = "large".parse()?;
+    assert_eq!(config.namespaces[&large].rows_max, Some(5_000));
+    assert_eq!(
+        refusal(&[], "[namespace.large]\nrow_max = 5000"),
+        "namespace.large.row_max in d.toml is no setting of the relay; did you mean rows_max?"
+    );
+    assert!(refusal(&[], "[namespace.\"A\"]").contains("a namespace must be"));
     Ok(())
 }
 
@@ -130,6 +154,10 @@ fn a_value_outside_its_limits_is_refused_with_them() {
     assert_eq!(
         refusal(&[], "queue_max = 0"),
         "queue_max in d.toml = \"0\": must be a whole number from 1 to 1048576"
+    );
+    assert_eq!(
+        refusal(&[], "watch_patience_ms = 99"),
+        "watch_patience_ms in d.toml = \"99\": must be a whole number from 100 to 3600000"
     );
     assert_eq!(
         refusal(&[("DORMOUSE_QUEUE_BYTES_MAX", "1000")], ""),

@@ -3,19 +3,19 @@
 use bytes::Bytes;
 use dormouse_proto::{
     record::Cause,
+    rows::{decode_value, timestamp},
     wire::v1::{
         self,
         member::{GoneReason, State},
     },
 };
 use prost::Message as _;
-use prost_types::Timestamp;
 
 use super::{selector::Filter, status::reason_word};
 use crate::{
     liveness::{LeaseState, LeaseView},
     log::Durability,
-    state::{Chunk, LastPush, Lost, Member, RosterEntry},
+    state::{Chunk, LastPush, Lost, Mail, Member, RosterEntry},
 };
 
 /// A chunk, encoded. Its rows are encoded already and are only copied.
@@ -28,6 +28,7 @@ pub(super) fn chunk(chunk: Chunk) -> Bytes {
         rows_left,
         restart,
         restarted,
+        inbox,
         members,
         keys,
         rows: _,
@@ -47,13 +48,23 @@ pub(super) fn chunk(chunk: Chunk) -> Bytes {
         restart: restart as i32,
         restarted,
         members: members.iter().map(|(revision, entry)| roster_member(revision.0, entry)).collect(),
-        inbox: Vec::new(),
+        inbox: inbox.into_iter().map(inbox_message).collect(),
         keys: Vec::new(),
     }
     .encode_to_vec();
     // Fields may come in any order, so the rows are simply appended.
     encoded.extend_from_slice(&keys);
     encoded.into()
+}
+
+fn inbox_message(mail: Mail) -> v1::InboxMessage {
+    let Mail { revision, message_id, sender, payload, expires_at_ms: _ } = mail;
+    v1::InboxMessage {
+        revision: revision.0,
+        message_id,
+        sender,
+        payload: decode_value(&payload).map(Into::into),
+    }
 }
 
 /// A member as its row tells it: AWAKE, ASLEEP and SUSPECT come and go without one.
@@ -110,10 +121,6 @@ pub(super) fn live_member(
         message.lease_left_ms = lease.map_or(0, |it| millis(it.left.0));
     }
     message
-}
-
-pub(super) fn timestamp(ms: u64) -> Timestamp {
-    Timestamp { seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX), nanos: (ms % 1000) as i32 * 1_000_000 }
 }
 
 /// Durations travel as 32 bits.

@@ -3,9 +3,10 @@
 use std::{pin::Pin, time::Duration};
 
 use dormouse_proto::{
-    convert::{Follow, Intent, PullRequest, SyncCall, Violation, Violations, bounds, deltas_from_wire},
+    convert::{Follow, Intent, Mail, PullRequest, SyncCall, Violation, Violations, bounds, deltas_from_wire},
     ids::{Collection, Namespace, OnceId, Revision},
-    record::{Record, Write},
+    lattice::{Delta, Type},
+    record::{self, Record, Write},
     rows::RowWriter,
     wire::{encoded, services::mailbox_server::Mailbox, v1},
 };
@@ -17,7 +18,7 @@ use super::{Service, encode, namespace, patience, sync::Sync};
 use crate::{
     error::RelayError,
     metrics::PushResult,
-    state::{Verdict, WriteVerdict},
+    state::{ReadBounds, SendVerdict, Verdict, WriteVerdict},
 };
 
 #[tonic::async_trait]
@@ -62,8 +63,10 @@ impl Mailbox for Service {
         Ok(Response::new(Box::pin(stream)))
     }
 
-    async fn send(&self, _: Request<v1::SendRequest>) -> Result<Response<v1::SendResponse>, Status> {
-        Err(self.refused(RelayError::NotYet("Send")).into())
+    async fn send(&self, request: Request<v1::SendRequest>) -> Result<Response<v1::SendResponse>, Status> {
+        let patience = patience::of(request.metadata());
+        let answer = self.send_mail(request.into_inner(), patience).await;
+        Ok(Response::new(answer.map_err(|error| self.refused(error))?))
     }
 }
 
@@ -98,6 +101,7 @@ impl Service {
         let request_id: OnceId =
             request_id.try_into().map_err(|error| Violations::from(Violation::new("request_id", error)))?;
         let deltas = deltas_from_wire(deltas, "deltas")?;
+        refuse_presence(&deltas)?;
         let count = deltas.len();
         let record = Record::Write(Write { namespace, request_id, deltas });
         let outcome = self.relay.sequencer.write(record, bytes, Some(RowWriter::WRITE), patience).await?;
@@ -124,12 +128,48 @@ impl Service {
         }
     }
 
+    async fn send_mail(
+        &self,
+        request: v1::SendRequest,
+        patience: Duration,
+    ) -> Result<v1::SendResponse, RelayError> {
+        let bytes = request.encoded_len();
+        let Mail { namespace, node, message_id, sender, payload, ttl_ms } = request.try_into()?;
+        let namespace = namespace.unwrap_or_default();
+        let limits = {
+            let applied = self.relay.sequencer.read();
+            applied.fold.namespace(&namespace).map_or(*applied.fold.limits(), |view| *view.limits())
+        };
+        let send = record::Send { namespace, node, message_id, sender, payload, ttl_ms };
+        let outcome = self.relay.sequencer.write(Record::Send(send), bytes, None, patience).await?;
+        let Verdict::Send(verdict) = outcome.verdict else { return Err(RelayError::LogUnreachable) };
+        match verdict {
+            SendVerdict::Accepted { revision, .. } => Ok(v1::SendResponse {
+                revision: revision.0,
+                durability: encode::durability(self.relay.sequencer.log().durability) as i32,
+            }),
+            SendVerdict::Unknown => Err(RelayError::NodeUnknown(node.to_string())),
+            SendVerdict::Gone => Err(RelayError::NodeEnded(node.to_string())),
+            SendVerdict::Full => {
+                Err(RelayError::InboxFull { messages: limits.inbox_max, bytes: limits.inbox_bytes_max })
+            }
+        }
+    }
+
     async fn read_keys(
         &self,
         request: v1::ReadRequest,
         patience: Duration,
     ) -> Result<v1::ReadResponse, RelayError> {
-        let v1::ReadRequest { namespace: name, min_revision, max_bytes, page_token, keys } = request;
+        let v1::ReadRequest {
+            namespace: name,
+            min_revision,
+            max_bytes,
+            page_token,
+            events_after,
+            max_events,
+            keys,
+        } = request;
         let namespace = namespace(name)?;
         let wanted = wanted(keys)?;
         let (first, after) = read_page_token(&page_token, wanted.len())?;
@@ -139,7 +179,13 @@ impl Service {
             0 => bounds::CHUNK_DEFAULT,
             wanted => wanted.clamp(bounds::CHUNK_MIN, bounds::CHUNK_MAX),
         };
-        self.read_page(&namespace, &wanted, (first, after), max_bytes as usize, min_revision)
+        let max_events = match max_events as usize {
+            0 => bounds::READ_EVENTS,
+            wanted => wanted.min(bounds::READ_EVENTS),
+        };
+        let bounds =
+            ReadBounds { max_bytes: max_bytes as usize, events_after: Revision(events_after), max_events };
+        self.read_page(&namespace, &wanted, (first, after), bounds, min_revision)
     }
 
     fn read_page(
@@ -147,7 +193,7 @@ impl Service {
         namespace: &Namespace,
         wanted: &[Wanted],
         (first, mut after): (usize, Option<String>),
-        max_bytes: usize,
+        bounds: ReadBounds,
         min_revision: Revision,
     ) -> Result<v1::ReadResponse, RelayError> {
         let applied = self.relay.sequencer.read();
@@ -159,18 +205,14 @@ impl Service {
         if let Some(view) = applied.fold.namespace(namespace) {
             let mut writer = RowWriter::new(&mut rows, RowWriter::READ);
             for (nth, Wanted { collection, pattern }) in wanted.iter().enumerate().skip(first) {
-                if writer.len() >= max_bytes {
+                if writer.len() >= bounds.max_bytes {
                     next_page_token = page_token(nth, None);
                     break;
                 }
                 let after = after.take();
-                if let Some(last) = view.write_matching(
-                    collection.as_str(),
-                    pattern,
-                    after.as_deref(),
-                    max_bytes,
-                    &mut writer,
-                ) {
+                if let Some(last) =
+                    view.write_matching(collection.as_str(), pattern, after.as_deref(), bounds, &mut writer)
+                {
                     next_page_token = page_token(nth, Some(&last));
                     break;
                 }
@@ -180,6 +222,18 @@ impl Service {
         drop(applied);
         let read = v1::ReadResponse::decode(rows.as_slice()).unwrap_or_default();
         Ok(v1::ReadResponse { as_of: has.0, keys: read.keys, next_page_token, conditions: self.conditions() })
+    }
+}
+
+/// Only a node can hold something up, and a caller of Write is none.
+fn refuse_presence(deltas: &[Delta]) -> Result<(), RelayError> {
+    let of_a_node = |it: &(usize, &Delta)| it.1.change.kind() == Type::Presence;
+    match deltas.iter().enumerate().find(of_a_node) {
+        None => Ok(()),
+        Some((nth, _)) => {
+            let field = format!("deltas[{nth}].presence");
+            Err(Violations::from(Violation::new(field, "presence is pushed by its node, with Sync")).into())
+        }
     }
 }
 

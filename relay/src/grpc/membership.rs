@@ -124,6 +124,11 @@ fn fold_limits(fold: &Fold) -> BTreeMap<String, u64> {
         ("rows_max", limits.rows_max),
         ("bytes_max", limits.bytes_max),
         ("nodes_max", limits.nodes_max),
+        ("events_max", limits.events_max),
+        ("events_bytes_max", limits.events_bytes_max),
+        ("events_age_ms", limits.events_age_ms),
+        ("inbox_max", limits.inbox_max),
+        ("inbox_bytes_max", limits.inbox_bytes_max),
         ("namespaces_max", limits.namespaces_max),
     ];
     named.map(|(name, limit)| (name.to_owned(), limit)).into()

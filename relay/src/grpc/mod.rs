@@ -6,6 +6,7 @@ mod membership;
 mod patience;
 pub mod selector;
 mod status;
+mod stream;
 mod sync;
 mod watch;
 

@@ -75,11 +75,14 @@ fn facts(error: &RelayError) -> Facts {
             let named = refused.deltas.iter().map(|nth| Violation::new(format!("{path}[{nth}]"), error));
             Facts { violations: named.collect(), ..Facts::new(code, reason_word(refused.reason)) }
         }
-        RelayError::Full { .. } => Facts::new(Code::ResourceExhausted, "QUOTA"),
         RelayError::NodeUnknown(_) => Facts::new(Code::NotFound, "NODE_UNKNOWN"),
-        RelayError::NodeGone(_) => Facts::new(Code::NotFound, "NODE_GONE"),
+        RelayError::NodeGone(_) | RelayError::NodeEnded(_) => Facts::new(Code::NotFound, "NODE_GONE"),
+        RelayError::Full { .. } | RelayError::TooManyNamespaces { .. } | RelayError::InboxFull { .. } => {
+            Facts::new(Code::ResourceExhausted, "QUOTA")
+        }
         RelayError::OutcomeUnknown => Facts::new(Code::Aborted, "OUTCOME_UNKNOWN"),
         RelayError::Busy(_) => Facts::new(Code::ResourceExhausted, "BUSY").retry(),
+        RelayError::SlowReader { .. } => Facts::new(Code::ResourceExhausted, "SLOW_READER"),
         RelayError::Starting => Facts::new(Code::Unavailable, "STARTING").retry(),
         RelayError::Behind { .. } => Facts::new(Code::Unavailable, "BEHIND").retry(),
         RelayError::LogUnreachable => Facts::new(Code::Unavailable, "LOG_UNREACHABLE").retry(),
@@ -111,7 +114,13 @@ impl From<RelayError> for Status {
             details.set_retry_info(Some(retry_after));
         }
         match &error {
-            RelayError::NodeUnknown(node) | RelayError::NodeGone(node) => {
+            RelayError::TooManyNamespaces { .. } => {
+                details.add_quota_failure_violation("namespaces", error.to_string());
+            }
+            RelayError::InboxFull { .. } => {
+                details.add_quota_failure_violation("inbox", error.to_string());
+            }
+            RelayError::NodeUnknown(node) | RelayError::NodeGone(node) | RelayError::NodeEnded(node) => {
                 details.set_resource_info("node", node.as_str(), "", "");
             }
             RelayError::Full { .. } => {
@@ -164,14 +173,18 @@ mod tests {
             refused(Reason::OutOfRange),
             refused(Reason::Quota),
             RelayError::Full { limit: 1 },
+            RelayError::TooManyNamespaces { limit: 1 },
             RelayError::NodeUnknown("n".into()),
             RelayError::NodeGone("n".into()),
+            RelayError::NodeEnded("n".into()),
+            RelayError::InboxFull { messages: 1, bytes: 2 },
             RelayError::OutcomeUnknown,
             RelayError::Busy("writes"),
+            RelayError::SlowReader { patience_ms: 30_000 },
             RelayError::Starting,
             RelayError::LogUnreachable,
             RelayError::StoreFull,
-            RelayError::NotYet("Send"),
+            RelayError::NotYet("ExplainMember"),
         ]
     }
 

@@ -1,37 +1,35 @@
 //! Streams for long-lived readers: rows, and members.
 //!
 //! A stream holds nothing but a cursor. The next chunk is built when the reader has taken the one before, from the state
-//! as it is then, so a slow reader makes nothing grow: it gets fewer and newer changes.
+//! as it is then, so a slow reader makes nothing grow: it gets fewer and newer changes. One that takes nothing for too
+//! long is told so and cut off; see `stream.rs`.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, convert::Infallible, time::Duration};
 
 use dormouse_proto::{
     convert::PullRequest,
     ids::{Namespace, NodeId, Revision},
     wire::{encoded, v1},
 };
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_stream::Stream;
 use tonic::Status;
 
-use super::{Service, encode, selector::Filter, sync};
+use super::{
+    Service, encode,
+    selector::Filter,
+    stream::{self, Ended, Outlet},
+    sync,
+};
 use crate::{clock::Clock, error::RelayError, keeper::Turn, liveness::LeaseKey, state::Fold};
 
 /// An empty message this often renews the reader's token.
 const QUIET: Duration = Duration::from_secs(15);
 /// Changes are gathered for this long, so that a mass event is some messages and not thousands.
 const GATHER: Duration = Duration::from_millis(50);
-/// Messages that may wait for a reader.
-const AHEAD: usize = 2;
 /// Events in one message.
 const EVENTS: usize = 1_000;
-
-/// What ends a stream from outside.
-struct Ends {
-    stopping: watch::Receiver<bool>,
-    _place: OwnedSemaphorePermit,
-}
 
 /// A chunk for a stream.
 struct NextChunk {
@@ -41,61 +39,57 @@ struct NextChunk {
     is_news: bool,
 }
 
-/// Hands a message to the reader; `false`: the stream ends, because the reader is gone or the relay stops.
-async fn deliver<T>(send: &mpsc::Sender<T>, message: T, ends: &mut Ends) -> bool {
-    tokio::select! {
-        sent = send.send(message) => sent.is_ok(),
-        () = stopped(&mut ends.stopping) => false,
-    }
-}
-
 impl Service {
-    fn place(&self) -> Result<Ends, RelayError> {
-        let place = std::sync::Arc::clone(&self.relay.watchers).try_acquire_owned();
-        let place = place.map_err(|_| RelayError::Busy("watchers"))?;
-        Ok(Ends { stopping: self.relay.stopping.clone(), _place: place })
-    }
-
     /// Rows, chunk after chunk, for as long as the reader takes them.
     pub(super) fn watch_rows(
         &self,
         namespace: Namespace,
-        mut pull: PullRequest,
+        pull: PullRequest,
     ) -> Result<impl Stream<Item = Result<encoded::WatchResponse, Status>> + use<>, RelayError> {
-        let mut ends = self.place()?;
-        let (send, receive) = mpsc::channel(AHEAD);
+        let (mut outlet, messages) = stream::open(&self.relay)?;
         let service = self.clone();
         tokio::spawn(async move {
-            let mut revisions = service.relay.sequencer.revisions();
-            let mut told: Option<Instant> = None;
-            loop {
-                revisions.mark_unchanged();
-                let next = service.next_chunk(&namespace, &mut pull);
-                let (caught_up, is_news) =
-                    next.as_ref().map_or((false, true), |next| (next.caught_up, next.is_news));
-                let failed = next.is_err();
-                // What changed elsewhere is no news here; the quiet time has its message.
-                if is_news || told.is_none_or(|at| at.elapsed() >= QUIET) {
-                    let message =
-                        next.map(|next| next.message).map_err(|error| service.refused(error).into());
-                    if !deliver(&send, message, &mut ends).await || failed {
-                        return;
-                    }
-                    told = Some(Instant::now());
-                }
-                if caught_up && !wait(&mut revisions, &mut ends, &send).await {
-                    return;
-                }
-            }
+            let Err(ended) = service.tell_rows(&namespace, pull, &mut outlet).await;
+            service.end(ended, outlet);
         });
-        Ok(ReceiverStream::new(receive))
+        Ok(messages)
+    }
+
+    async fn tell_rows(
+        &self,
+        namespace: &Namespace,
+        mut pull: PullRequest,
+        outlet: &mut Outlet<encoded::WatchResponse>,
+    ) -> Result<Infallible, Ended> {
+        let mut revisions = self.relay.sequencer.revisions();
+        let mut told: Option<Instant> = None;
+        loop {
+            revisions.mark_unchanged();
+            let next = self.next_chunk(namespace, &mut pull)?;
+            // What changed elsewhere is no news here; the quiet time has its message.
+            if next.is_news || told.is_none_or(|at| at.elapsed() >= QUIET) {
+                outlet.deliver(next.message).await?;
+                told = Some(Instant::now());
+            }
+            if next.caught_up {
+                wait(&mut revisions, outlet).await?;
+            }
+        }
+    }
+
+    /// Says why, if there is somebody to be told.
+    fn end<T>(&self, ended: Ended, outlet: Outlet<T>) {
+        if let Ended::Refused(error) = ended {
+            outlet.end(self.refused(error).into());
+        }
     }
 
     fn next_chunk(&self, namespace: &Namespace, pull: &mut PullRequest) -> Result<NextChunk, RelayError> {
         let chunk = {
             let sequencer = &self.relay.sequencer;
             let applied = sequencer.read();
-            sync::chunk(&applied.fold, sequencer.log_fingerprint(), namespace, pull, Revision::ZERO, true)?
+            let reader = sync::Reader { namespace, node: None, head: Revision::ZERO };
+            sync::chunk(&applied.fold, sequencer.log_fingerprint(), &reader, pull, true)?
         };
         pull.token = chunk.token.encode();
         let (caught_up, is_news) = (chunk.caught_up, chunk.rows > 0 || chunk.restart.is_some());
@@ -113,79 +107,79 @@ impl Service {
         after: Option<Revision>,
         activity: bool,
     ) -> Result<impl Stream<Item = Result<v1::WatchMembersResponse, Status>> + use<>, RelayError> {
-        let mut ends = self.place()?;
-        let (send, receive) = mpsc::channel(AHEAD);
-        let mut turns = activity.then(|| self.relay.keeper.turns());
+        let (mut outlet, messages) = stream::open(&self.relay)?;
+        let turns = activity.then(|| self.relay.keeper.turns());
         let service = self.clone();
         tokio::spawn(async move {
-            let mut revisions = service.relay.sequencer.revisions();
-            let mut watcher = Watcher { namespace, filter, after };
-            // Marked before the state is read, so that what changes meanwhile is not missed.
-            revisions.mark_unchanged();
-            let mut messages = watcher.begin(&service);
-            let mut told = Instant::now();
-            loop {
-                for message in messages {
-                    if !deliver(&send, Ok(message), &mut ends).await {
-                        return;
-                    }
-                    told = Instant::now();
-                }
-                let (open, turned) = next_event(&mut revisions, &mut turns, &mut ends, &send).await;
-                if !open {
-                    return;
-                }
-                revisions.mark_unchanged();
-                messages = watcher.next(&service, &turned);
-                // What changed elsewhere is no news here; the quiet time has its message.
-                if messages.iter().all(|it| it.events.is_empty() && !it.restart) && told.elapsed() < QUIET {
-                    messages.clear();
-                }
-            }
+            let watcher = Watcher { namespace, filter, after };
+            let Err(ended) = service.tell_events(watcher, turns, &mut outlet).await;
+            service.end(ended, outlet);
         });
-        Ok(ReceiverStream::new(receive))
+        Ok(messages)
+    }
+
+    async fn tell_events(
+        &self,
+        mut watcher: Watcher,
+        mut turns: Option<broadcast::Receiver<Turn>>,
+        outlet: &mut Outlet<v1::WatchMembersResponse>,
+    ) -> Result<Infallible, Ended> {
+        let mut revisions = self.relay.sequencer.revisions();
+        // Marked before the state is read, so that what changes meanwhile is not missed.
+        revisions.mark_unchanged();
+        let mut messages = watcher.begin(self);
+        let mut told = Instant::now();
+        loop {
+            for message in messages {
+                outlet.deliver(message).await?;
+                told = Instant::now();
+            }
+            let turned = next_event(&mut revisions, &mut turns, outlet).await?;
+            revisions.mark_unchanged();
+            messages = watcher.next(self, &turned);
+            // What changed elsewhere is no news here; the quiet time has its message.
+            if messages.iter().all(|it| it.events.is_empty() && !it.restart) && told.elapsed() < QUIET {
+                messages.clear();
+            }
+        }
     }
 }
 
-/// Waits for something new or for the quiet time to pass; `false`: the stream ends.
-async fn wait<T>(revisions: &mut watch::Receiver<Revision>, ends: &mut Ends, send: &mpsc::Sender<T>) -> bool {
+/// Waits for something new or for the quiet time to pass.
+async fn wait<T>(revisions: &mut watch::Receiver<Revision>, outlet: &mut Outlet<T>) -> Result<(), Ended> {
     tokio::select! {
         changed = revisions.changed() => {
             tokio::time::sleep(GATHER).await;
-            changed.is_ok()
+            changed.map_err(|_| Ended::Silently)
         }
-        () = tokio::time::sleep(QUIET) => true,
-        () = stopped(&mut ends.stopping) => false,
-        () = send.closed() => false,
+        () = tokio::time::sleep(QUIET) => Ok(()),
+        ended = outlet.ended() => Err(ended),
     }
-}
-
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 async fn next_event<T>(
     revisions: &mut watch::Receiver<Revision>,
     turns: &mut Option<broadcast::Receiver<Turn>>,
-    ends: &mut Ends,
-    send: &mpsc::Sender<T>,
-) -> (bool, Vec<Turn>) {
-    let Some(turns) = turns else { return (wait(revisions, ends, send).await, Vec::new()) };
+    outlet: &mut Outlet<T>,
+) -> Result<Vec<Turn>, Ended> {
+    let Some(turns) = turns else {
+        wait(revisions, outlet).await?;
+        return Ok(Vec::new());
+    };
     let mut turned = Vec::new();
-    let open = tokio::select! {
-        open = wait(revisions, ends, send) => open,
+    tokio::select! {
+        waited = wait(revisions, outlet) => waited?,
         turn = turns.recv() => {
             turned.extend(turn.ok());
             tokio::time::sleep(GATHER).await;
-            true
         }
-    };
+    }
     while turned.len() < EVENTS
         && let Ok(turn) = turns.try_recv()
     {
         turned.push(turn);
     }
-    (open, turned)
+    Ok(turned)
 }
 
 /// One reader of membership.
@@ -332,6 +326,10 @@ impl Service {
         let member = view.member(node)?;
         let (_, entry) = view.roster_entry(node)?;
         let lease = self.relay.keeper.view(LeaseKey { namespace: view.number(), node });
-        Some(encode::live_member(entry, member, lease.as_ref(), Clock::wall_ms(), full))
+        let mut message = encode::live_member(entry, member, lease.as_ref(), Clock::wall_ms(), full);
+        if full {
+            message.inbox_waiting = u32::try_from(view.inbox_waiting(node)).unwrap_or(u32::MAX);
+        }
+        Some(message)
     }
 }

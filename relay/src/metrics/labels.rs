@@ -24,6 +24,7 @@ pub(super) const REASONS: &[&str] = &[
     "STALE",
     "QUOTA",
     "BUSY",
+    "SLOW_READER",
     "STARTING",
     "BEHIND",
     "LOG_UNREACHABLE",

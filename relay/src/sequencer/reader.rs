@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::{Applied, Outcome, Shared, Trouble};
 use crate::{
     log::{LogReader, Position, ReadError, SnapshotId, StoredFrame},
-    state::{Fold, PushVerdict, Verdict},
+    state::{Fold, PushVerdict, Touched, Verdict},
 };
 
 /// Wait before a log that does not deliver is read anew.
@@ -185,24 +185,25 @@ fn pieces(fold: &Fold) -> Vec<Bytes> {
 fn outcome(fold: &Fold, record: &Record, verdict: Verdict, touched: Option<u32>) -> Outcome {
     let (mut rows, mut is_whole) = (Vec::new(), true);
     let changed = match record {
-        Record::Push(push) => Some((&push.namespace, &push.deltas)),
-        Record::Write(write) => Some((&write.namespace, &write.deltas)),
+        Record::Push(push) => Some((&push.namespace, &push.deltas, Some(push.node))),
+        Record::Write(write) => Some((&write.namespace, &write.deltas, None)),
         _ => None,
     };
     if let Some(field) = touched
-        && verdict.is_bound()
-        && let Some((namespace, deltas)) = changed
+        && let Some(bound_at) = verdict.bound_at()
+        && let Some((namespace, deltas, author)) = changed
         && let Some(view) = fold.namespace(namespace)
     {
         let mut writer = RowWriter::new(&mut rows, field);
-        is_whole = view.write_touched(deltas, bounds::CHUNK_MAX as usize, &mut writer);
+        let touched = Touched { deltas, bound_at, author };
+        is_whole = view.write_touched(&touched, bounds::CHUNK_MAX as usize, &mut writer);
         writer.finish();
         if !is_whole {
             rows = Vec::new();
         }
     }
     let unheard = match changed {
-        Some((_, deltas)) if verdict == Verdict::Push(PushVerdict::Unknown) => deltas.clone(),
+        Some((_, deltas, _)) if verdict == Verdict::Push(PushVerdict::Unknown) => deltas.clone(),
         _ => Vec::new(),
     };
     Outcome { verdict, revision: fold.revision(), touched: rows, is_whole, unheard }

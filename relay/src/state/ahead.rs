@@ -7,14 +7,15 @@
 use std::hint::black_box;
 
 use dormouse_proto::{
-    lattice::{Change, Delta, Type},
+    ids::Element,
+    lattice::{Change, Delta},
     record::Record,
 };
 
 use super::{Fold, collection::Collection, keys::KeyId, namespace::NamespaceState, rows::RowId};
 
-/// Records that are looked at together: their rows must not push each other out of the cache again.
-pub(super) const WINDOW: usize = 64;
+/// Deltas that are looked at together: their rows must not push each other out of the cache again.
+const WINDOW: usize = 128;
 
 /// One row to come.
 struct Ahead<'a> {
@@ -25,15 +26,21 @@ struct Ahead<'a> {
 }
 
 impl Fold {
-    /// Touches the memory that these records need.
-    pub(super) fn look_ahead(&self, records: &[Record]) {
-        let mut ahead: Vec<Ahead<'_>> = Vec::with_capacity(records.len());
+    /// Touches the memory that the first of these records need. Returns how many records that were.
+    pub(super) fn look_ahead(&self, records: &[Record]) -> usize {
+        let mut ahead: Vec<Ahead<'_>> = Vec::with_capacity(WINDOW);
+        let (mut looked_at, mut deltas_of_all) = (0, 0);
         for record in records {
+            if deltas_of_all >= WINDOW || looked_at >= WINDOW {
+                break;
+            }
+            looked_at += 1;
             let (namespace, deltas) = match record {
                 Record::Push(push) => (&push.namespace, &push.deltas),
                 Record::Write(write) => (&write.namespace, &write.deltas),
                 _ => continue,
             };
+            deltas_of_all += deltas.len();
             if let Some(number) = self.names.get(namespace) {
                 hash_keys(&self.namespaces[*number], deltas, &mut ahead);
             }
@@ -52,6 +59,7 @@ impl Fold {
         }
         let touched = rows.iter().filter_map(|(collection, row, _)| collection.touch((*row)?));
         black_box(touched.fold(0, u64::wrapping_add));
+        looked_at
     }
 }
 
@@ -64,21 +72,26 @@ fn hash_keys<'a>(namespace: &'a NamespaceState, deltas: &'a [Delta], ahead: &mut
     }
 }
 
-/// The row of a counter or register; of a set the hashes by which its elements are found.
+/// The only row of a key; of a set of any kind the hashes by which its elements are found.
 fn guess_rows<'a>(it: &Ahead<'a>, rows: &mut Vec<(&'a Collection, Option<RowId>, u64)>) {
     let Some(key) = it.key else { return };
     let (collection, keys) = (it.collection, it.collection.keys());
+    let mut elements = |names: &mut dyn Iterator<Item = &Element>| {
+        rows.extend(names.map(|element| (collection, None, keys.hash((key, element.as_str())))));
+    };
     match &it.delta.change {
-        Change::Counter(_) | Change::Register(_) => {
+        Change::Set(set) => {
+            elements(&mut set.add.iter().chain(set.remove.iter().flat_map(|remove| &remove.elements)));
+        }
+        Change::GrowOnlySet(set) => elements(&mut set.add.iter()),
+        Change::RemoveWinsSet(set) => {
+            elements(&mut set.remove.iter().chain(set.add.iter().flat_map(|add| &add.elements)));
+        }
+        _ => {
             let scalar = keys.entry(key).scalar;
             if scalar.is_some() {
                 rows.push((collection, scalar, 0));
             }
-        }
-        Change::Set(set) => {
-            debug_assert_eq!(it.delta.change.kind(), Type::Set, "a set's change is for a set");
-            let elements = set.add.iter().chain(set.remove.iter().flat_map(|remove| &remove.elements));
-            rows.extend(elements.map(|element| (collection, None, keys.hash((key, element.as_str())))));
         }
     }
 }

@@ -9,19 +9,19 @@
 
 use dormouse_proto::{
     convert::Follow,
-    ids::{Collection as Name, Namespace, Revision},
-    lattice::{Change, Delta, Type},
-    rows::{RowWriter, decode_value},
+    ids::{Collection as Name, Namespace, NodeId, Revision},
+    rows::RowWriter,
     traps::Trap,
 };
 
 use super::{
     Fold,
     collection::{Collection, RowBody},
-    keys::KeyId,
+    inbox::Mail,
     members::RosterEntry,
     namespace::{NamespaceState, ROSTER},
     rows::{Body, Row},
+    shown::{row_len, write_row},
     token::{Mismatch, Place, Token, TokenError},
 };
 
@@ -36,6 +36,8 @@ pub struct Pull<'a> {
     pub collections: &'a [Name],
     /// The members' rows.
     pub members: bool,
+    /// Whose messages come along; `None`: the reader is no node.
+    pub node: Option<NodeId>,
     /// Revisions of pushes whose acknowledgement, with their rows, it has received. In order.
     pub acked: &'a [Revision],
     /// Without a token: the lowest `as_of` of a row that it holds all the same, from an acknowledgement or a read.
@@ -83,11 +85,13 @@ pub struct Chunk {
     pub restart: Option<Lost>,
     /// Collections that start over; empty with `restart`: all.
     pub restarted: Vec<String>,
+    /// Messages to the reader.
+    pub inbox: Vec<Mail>,
     /// Members' rows.
     pub members: Vec<(Revision, RosterEntry)>,
     /// The rows: the encoded field `Chunk.keys`.
     pub keys: Vec<u8>,
-    /// How many rows there are in `members` and `keys`.
+    /// How many rows there are in `members` and `keys`; messages are none.
     pub rows: usize,
 }
 
@@ -172,11 +176,13 @@ impl<'a> Walk<'a> {
                 rows_left: 0,
                 restart,
                 restarted: Vec::new(),
+                inbox: Vec::new(),
                 members: Vec::new(),
                 keys: Vec::new(),
                 rows: 0,
             },
         };
+        walk.chunk.token.inbox = token.map_or(Revision::ZERO, |token| token.inbox);
         let held_since = pull.held_since.filter(|_| restart.is_none());
         for number in followed(state, pull) {
             let (place, restarts) = walk.place(number, token, held_since);
@@ -216,7 +222,7 @@ impl<'a> Walk<'a> {
         let places = std::mem::take(&mut self.places);
         let mut keys = Vec::new();
         let mut writer = RowWriter::new(&mut keys, RowWriter::CHUNK);
-        let mut full = false;
+        let mut full = pull.node.is_some_and(|node| self.mail(node));
         for (number, mut place, restarts) in places {
             if !full {
                 // Whoever starts over drops what is not delivered from here on, acknowledged or not.
@@ -274,6 +280,21 @@ impl<'a> Walk<'a> {
         (dead && place.boot_start.is_some_and(dead_before)) || acked.binary_search(&at).is_ok()
     }
 
+    /// Appends messages, which come before all rows; whether the budget stopped it.
+    fn mail(&mut self, node: NodeId) -> bool {
+        for mail in self.state.inboxes.after(node, self.chunk.token.inbox) {
+            if self.budget < mail.bytes() && !self.chunk.inbox.is_empty() {
+                let left = self.state.inboxes.after(node, self.chunk.token.inbox).count();
+                self.chunk.rows_left += left as u64;
+                return true;
+            }
+            self.budget = self.budget.saturating_sub(mail.bytes());
+            self.chunk.token.inbox = mail.revision;
+            self.chunk.inbox.push(mail.clone());
+        }
+        false
+    }
+
     /// Appends members' rows; `Some(cursor)` when the budget stopped it.
     fn members(&mut self, place: Place, acked: &[Revision]) -> Option<Revision> {
         let mut cursor = place.cursor;
@@ -282,7 +303,8 @@ impl<'a> Walk<'a> {
             if self.skips(at, row.body.is_dead(), place, acked) {
                 continue;
             }
-            if self.budget < MEMBER_BYTES && !self.chunk.members.is_empty() {
+            if self.budget < MEMBER_BYTES && (!self.chunk.members.is_empty() || !self.chunk.inbox.is_empty())
+            {
                 return Some(cursor);
             }
             cursor = at;
@@ -312,7 +334,7 @@ impl<'a> Walk<'a> {
                 together.push(row);
             }
             let len: usize = together.iter().map(|row| row_len(collection, row, open)).sum();
-            let something = out.rows() > 0 || !self.chunk.members.is_empty();
+            let something = out.rows() > 0 || !self.chunk.members.is_empty() || !self.chunk.inbox.is_empty();
             if something && out.len() + len > self.budget {
                 return Some(cursor);
             }
@@ -341,109 +363,4 @@ fn followed(state: &NamespaceState, pull: &Pull<'_>) -> Vec<usize> {
     numbers.sort_unstable();
     numbers.dedup();
     numbers
-}
-
-/// What a row costs on the wire, at the most, after a row of the key `open`.
-fn row_len(collection: &Collection, row: &Row<RowBody>, open: Option<KeyId>) -> usize {
-    const TWO_NUMBERS: usize = 22;
-    let Some(key) = row.body.key() else { return 0 };
-    let names = if open == Some(key) {
-        0
-    } else {
-        RowWriter::key_len(collection.name.as_str(), &collection.keys().entry(key).name)
-    };
-    names
-        + match &row.body {
-            RowBody::Element(_, name, _) => RowWriter::element_len(name),
-            RowBody::Register(_, register) => {
-                TWO_NUMBERS + register.value.as_ref().map_or(0, |value| value.len())
-            }
-            RowBody::Counter(..) | RowBody::Vacant => TWO_NUMBERS,
-        }
-}
-
-/// Writes a row, opening its key if another one is open.
-fn write_row(collection: &Collection, row: &Row<RowBody>, open: &mut Option<KeyId>, out: &mut RowWriter<'_>) {
-    let Some(key) = row.body.key() else { return };
-    if *open != Some(key) {
-        let entry = collection.keys().entry(key);
-        out.key(collection.name.as_str(), &entry.name, entry.kind);
-        *open = Some(key);
-    }
-    match &row.body {
-        RowBody::Vacant => {}
-        RowBody::Counter(_, counter) => out.counter(counter.value(), counter.total),
-        RowBody::Element(_, name, element) => out.element(name, element.is_present()),
-        RowBody::Register(_, register) => out.register(register.value.as_deref(), register.stamp_ms),
-    }
-}
-
-/// Writes the rows that a delta touched, unless they are exactly what it asked for.
-pub(super) fn write_touched(state: &NamespaceState, delta: &Delta, out: &mut RowWriter<'_>) {
-    let (name, key) = (delta.collection.as_str(), delta.key.as_str());
-    let collection = state.collection(name);
-    match &delta.change {
-        Change::Counter(_) => {
-            let counter = collection.and_then(|it| it.counter(key)).copied().unwrap_or_default();
-            out.key(name, key, Type::Counter);
-            out.counter(counter.value(), counter.total);
-        }
-        Change::Set(change) => {
-            let present = |element: &str| collection.is_some_and(|it| it.is_present(key, element));
-            let added = change.add.iter().filter(|it| !present(it.as_str())).map(|it| (it, false));
-            let removed = change
-                .remove
-                .iter()
-                .flat_map(|it| &it.elements)
-                .filter(|it| present(it.as_str()))
-                .map(|it| (it, true));
-            let mut unexpected = added.chain(removed).peekable();
-            if unexpected.peek().is_some() {
-                out.key(name, key, Type::Set);
-            }
-            unexpected.for_each(|(element, present)| out.element(element.as_str(), present));
-        }
-        Change::Register(change) => {
-            let register = collection.and_then(|it| it.register(key));
-            let value = register.and_then(|it| it.value.as_deref());
-            let stamp_ms = register.map_or(0, |it| it.stamp_ms);
-            if stamp_ms != change.stamp_ms || value.and_then(decode_value) != change.value {
-                out.key(name, key, Type::Register);
-                out.register(value, stamp_ms);
-            }
-        }
-    }
-}
-
-/// Writes the keys that match: one name, or all with a prefix that ends with `*`, in the order of their names.
-pub(super) fn write_matching(
-    collection: &Collection,
-    pattern: &str,
-    after: Option<&str>,
-    max_bytes: usize,
-    out: &mut RowWriter<'_>,
-) -> Option<String> {
-    let (prefix, exact) = pattern.strip_suffix('*').map_or((pattern, true), |prefix| (prefix, false));
-    let keys = if exact { collection.keys().named(prefix) } else { collection.keys().with_prefix(prefix) };
-    let matching = keys.into_iter().filter(|(name, ..)| after.is_none_or(|after| *name > after));
-    let matching: Vec<_> = matching.collect();
-    let sets = collection.present_elements(matching.iter().filter(|it| it.1 == Type::Set).map(|it| it.2));
-    let mut last: Option<&str> = None;
-    for (name, kind, key) in matching {
-        // All types of one name go together, so that a page ends between two names.
-        if last.is_some_and(|last| last != name) && out.len() >= max_bytes {
-            return last.map(str::to_owned);
-        }
-        let mut open = Some(key);
-        out.key(collection.name.as_str(), name, kind);
-        match sets.get(&key) {
-            Some(rows) => rows.iter().for_each(|row| write_row(collection, row, &mut open, out)),
-            None => collection
-                .scalar_row(key)
-                .into_iter()
-                .for_each(|row| write_row(collection, row, &mut open, out)),
-        }
-        last = Some(name);
-    }
-    None
 }

@@ -34,10 +34,35 @@ impl Segment {
         self.live * 2 < self.revisions.len()
     }
 
+    fn with_room(entries: usize) -> Self {
+        Self { live: 0, revisions: Vec::with_capacity(entries), rows: Vec::with_capacity(entries) }
+    }
+
     fn push(&mut self, at: Revision, row: RowId) {
+        if self.revisions.len() == self.revisions.capacity() {
+            // A large push makes a segment longer than it was meant to be. Doubling would leave half of it empty.
+            let more = (self.revisions.len() / 4).max(16);
+            self.revisions.reserve_exact(more);
+            self.rows.reserve_exact(more);
+        }
         self.revisions.push(at);
         self.rows.push(row);
         self.live += 1;
+    }
+
+    /// Puts the entries of the next segment behind those of this one, without room to grow.
+    fn append(&mut self, mut next: Self) {
+        self.live += next.live;
+        self.revisions.reserve_exact(next.revisions.len());
+        self.revisions.append(&mut next.revisions);
+        self.rows.reserve_exact(next.rows.len());
+        self.rows.append(&mut next.rows);
+    }
+
+    /// Gives back the room for entries that will not come.
+    fn shrink(&mut self) {
+        self.revisions.shrink_to_fit();
+        self.rows.shrink_to_fit();
     }
 }
 
@@ -59,15 +84,14 @@ impl Index {
         let full =
             self.segments.last().is_none_or(|last| last.is_full() && last.revisions.last() != Some(&at));
         if full {
-            if let Some(last) = self.segments.last().filter(|last| last.is_untidy()) {
-                self.untidy.push_back(last.first());
+            if let Some(last) = self.segments.last_mut() {
+                last.shrink();
+                if last.is_untidy() {
+                    self.untidy.push_back(last.first());
+                }
             }
             let room = if self.segments.is_empty() { 0 } else { SEGMENT };
-            self.segments.push(Segment {
-                live: 0,
-                revisions: Vec::with_capacity(room),
-                rows: Vec::with_capacity(room),
-            });
+            self.segments.push(Segment::with_room(room));
         }
         if let Some(last) = self.segments.last_mut() {
             if last.revisions.is_empty() {
@@ -75,6 +99,24 @@ impl Index {
             }
             last.push(at, row);
         }
+    }
+
+    /// Takes back the entry of a row that changed at `at`, if that is the newest revision: the row's place may be used
+    /// again at this very revision, and its entry would then speak for the wrong row. Whether it was taken back.
+    pub(super) fn withdraw(&mut self, at: Revision, row: RowId) -> bool {
+        let Some(last) = self.segments.last_mut() else { return false };
+        if last.revisions.last() != Some(&at) {
+            return false;
+        }
+        let newest = last.revisions.partition_point(|revision| *revision < at);
+        let Some(place) = last.rows[newest..].iter().position(|it| *it == row) else { return false };
+        last.revisions.remove(newest + place);
+        last.rows.remove(newest + place);
+        last.live -= 1;
+        if last.revisions.is_empty() {
+            self.firsts.pop();
+        }
+        true
     }
 
     fn position_of(&self, at: Revision) -> Option<usize> {
@@ -109,7 +151,7 @@ impl Index {
             return !self.untidy.is_empty();
         };
         let old = std::mem::take(&mut self.segments[position]);
-        let mut kept = Segment::default();
+        let mut kept = Segment::with_room(old.live);
         for (at, row) in old.revisions.into_iter().zip(old.rows).filter(|(at, row)| is_live(*at, *row)) {
             kept.push(at, row);
         }
@@ -118,7 +160,7 @@ impl Index {
     }
 
     /// Puts a rewritten segment in place, joined with the one before it if both fit into one.
-    fn put_back(&mut self, position: usize, mut kept: Segment) {
+    fn put_back(&mut self, position: usize, kept: Segment) {
         if kept.live == 0 {
             self.segments.remove(position);
             self.firsts.remove(position);
@@ -131,9 +173,7 @@ impl Index {
                 self.segments.remove(position);
                 self.firsts.remove(position);
                 let into = &mut self.segments[before];
-                into.live += kept.live;
-                into.revisions.append(&mut kept.revisions);
-                into.rows.append(&mut kept.rows);
+                into.append(kept);
                 if into.is_untidy() {
                     self.untidy.push_back(into.first());
                 }

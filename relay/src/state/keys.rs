@@ -6,7 +6,10 @@ use compact_str::CompactString;
 use dormouse_proto::lattice::Type;
 use foldhash::quality::RandomState;
 
-use super::{places::Places, rows::RowId};
+use super::{
+    places::Places,
+    rows::{Blocks, RowId},
+};
 
 /// The place of a key within its collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,7 +20,7 @@ pub(super) struct KeyId(pub(super) u32);
 pub(super) struct KeyEntry {
     pub(super) name: CompactString,
     pub(super) kind: Type,
-    /// The only row of a counter or a register.
+    /// The only row of a type that has but one, or the head of a log of events.
     pub(super) scalar: Option<RowId>,
     /// Rows of this key; a key without rows is forgotten.
     pub(super) rows: u32,
@@ -26,7 +29,7 @@ pub(super) struct KeyEntry {
 /// The keys of a collection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys {
-    entries: Vec<KeyEntry>,
+    entries: Blocks<KeyEntry, 1024>,
     free: Vec<KeyId>,
     places: Places,
     hasher: RandomState,
@@ -34,11 +37,11 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn entry(&self, id: KeyId) -> &KeyEntry {
-        &self.entries[id.0 as usize]
+        self.entries.at(id.0)
     }
 
     pub(super) fn entry_mut(&mut self, id: KeyId) -> &mut KeyEntry {
-        &mut self.entries[id.0 as usize]
+        self.entries.at_mut(id.0)
     }
 
     pub(super) fn hash(&self, of: impl Hash) -> u64 {
@@ -51,7 +54,7 @@ impl Keys {
 
     fn find_hashed(&self, hash: u64, name: &str, kind: Type) -> Option<KeyId> {
         let matches = |place: u32| {
-            let entry = &self.entries[place as usize];
+            let entry = self.entries.at(place);
             entry.kind == kind && entry.name == name
         };
         self.places.find(hash, matches).map(KeyId)
@@ -70,11 +73,10 @@ impl Keys {
         }
         let entry = KeyEntry { name: CompactString::new(name), kind, scalar: None, rows: 0 };
         let id = if let Some(id) = self.free.pop() {
-            self.entries[id.0 as usize] = entry;
+            *self.entries.at_mut(id.0) = entry;
             id
         } else {
-            self.entries.push(entry);
-            KeyId(u32::try_from(self.entries.len() - 1).ok()?)
+            KeyId(self.entries.push(entry)?)
         };
         self.places.insert(hash, id.0);
         Some(id)
@@ -82,7 +84,7 @@ impl Keys {
 
     /// Forgets a key that has no rows left.
     pub(super) fn remove(&mut self, id: KeyId) {
-        let entry = &mut self.entries[id.0 as usize];
+        let entry = self.entries.at_mut(id.0);
         let name = std::mem::take(&mut entry.name);
         let hash = self.hasher.hash_one((entry.kind, name.as_str()));
         self.places.remove(hash, id.0);
@@ -97,7 +99,7 @@ impl Keys {
     /// The keys whose names begin with `prefix`, in the order of their names and types.
     pub(super) fn with_prefix<'a>(&'a self, prefix: &str) -> Vec<(&'a str, Type, KeyId)> {
         let mut found: Vec<_> = (0_u32..)
-            .zip(&self.entries)
+            .zip(self.entries.iter())
             .filter(|(_, entry)| entry.rows > 0 && entry.name.starts_with(prefix))
             .map(|(place, entry)| (entry.name.as_str(), entry.kind, KeyId(place)))
             .collect();

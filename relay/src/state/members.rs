@@ -192,6 +192,16 @@ impl Members {
         self.tombstones.len()
     }
 
+    /// Estimated memory of members, tombstones and rows. What has a name or labels counts with a usual length: a walk over
+    /// all of them for a gauge would hold up the log.
+    pub(super) fn bytes(&self) -> u64 {
+        const MEMBER: u64 = 400;
+        const TOMBSTONE: u64 = 176;
+        const ROW: u64 = 200;
+        let rows = (self.roster.live_rows() + self.roster.dead_rows()) as u64;
+        self.live.len() as u64 * MEMBER + self.tombstones.len() as u64 * TOMBSTONE + rows * ROW
+    }
+
     pub(super) fn roster(&self) -> &Table<RosterRow> {
         &self.roster
     }
@@ -283,7 +293,7 @@ impl Members {
     }
 
     /// Ends a membership, if nothing newer is known of it.
-    pub(super) fn gone(&mut self, gone: &Gone, at: Revision, now: Now, limits: &Limits) -> bool {
+    pub(super) fn gone(&mut self, gone: &Gone, at: Revision, now: Now) -> bool {
         let known = self.live.get(&gone.node).filter(|member| member.incarnation == gone.incarnation);
         let Some(member) = known else { return false };
         if gone.cause == Cause::Expired && member.soft.beat > gone.beat {
@@ -303,7 +313,6 @@ impl Members {
         self.ended.push_back((gone.node, gone.incarnation));
         let Member { incarnation, group, tags, .. } = member;
         self.tell(RosterEntry { node: gone.node, incarnation, group, tags, gone: Some(gone.cause) }, at);
-        self.forget_ended(now.log_time_ms, limits);
         true
     }
 
@@ -324,8 +333,13 @@ impl Members {
         self.roster.changed(place, before, true, at);
     }
 
-    /// Drops tombstones that are too old or too many.
-    pub(super) fn forget_ended(&mut self, log_time_ms: u64, limits: &Limits) {
+    /// Drops tombstones that are too old or too many; `forgotten` hears of each.
+    pub(super) fn forget_ended(
+        &mut self,
+        log_time_ms: u64,
+        limits: &Limits,
+        mut forgotten: impl FnMut(NodeId),
+    ) {
         while let Some((node, incarnation)) = self.ended.front().copied() {
             let valid = self.tombstones.get(&node).filter(|it| it.incarnation == incarnation);
             if let Some(tombstone) = valid {
@@ -334,18 +348,22 @@ impl Members {
                     return;
                 }
                 self.tombstones.remove(&node);
+                forgotten(node);
             }
             self.ended.pop_front();
         }
     }
 
-    /// Drops rows of ended members beyond the cap, as in every collection.
-    pub(super) fn collect(&mut self, at_least: usize) {
+    /// Drops rows of ended members beyond the cap, as in every collection. Returns how many.
+    pub(super) fn collect(&mut self, at_least: usize) -> u64 {
+        let mut dropped = 0;
         while let Some((_, row)) = self.roster.drop_oldest_dead(at_least.max(self.roster.live_rows() / 4)) {
             if let Some(entry) = row.body.0 {
                 self.places.remove(&entry.node);
             }
+            dropped += 1;
         }
+        dropped
     }
 
     pub(super) fn is_untidy(&self) -> bool {

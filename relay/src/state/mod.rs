@@ -8,7 +8,9 @@
 
 mod ahead;
 mod backlog;
+mod collapsed;
 mod collection;
+mod inbox;
 mod index;
 mod keys;
 mod members;
@@ -16,9 +18,11 @@ mod namespace;
 mod once;
 mod places;
 mod policy;
+mod presences;
 mod push;
 mod rows;
 mod segments;
+mod shown;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -27,21 +31,25 @@ mod token;
 use std::collections::{BTreeMap, VecDeque};
 
 use dormouse_proto::{
-    ids::{Namespace, Revision},
-    record::{Digest, Frame, Gone, Join, Push, Record, Write},
+    ids::{Incarnation, Namespace, NodeId, Revision},
+    record::{Digest, Frame, Gone, Join, Policy, Push, Received, Record, Send, Write},
     traps::{Trap, Traps},
 };
 
 pub use backlog::{Chunk, Lost, Pull, PullError};
+pub use collapsed::Collapsed;
+pub use inbox::{Mail, MailCounts};
 pub use members::{JoinVerdict, LastPush, Member, Refused, RosterEntry, Soft, Tags, Tombstone};
 pub use namespace::View;
 pub use policy::Limits;
 pub use push::{PushVerdict, WriteVerdict};
+pub use shown::{ReadBounds, Touched};
 pub use snapshot::{Restore, RestoreError, StateHash};
 pub use token::{Token, TokenError};
 
 use members::Now;
 use namespace::NamespaceState;
+use once::OnceKey;
 use segments::Segments;
 
 /// Why the fold refuses a push. The same on every relay, because only records decide it.
@@ -70,12 +78,36 @@ pub enum Verdict {
     Join(JoinVerdict),
     /// An end; `false`: void, because something newer is known of the member.
     Gone(bool),
+    /// A message to one node.
+    Send(SendVerdict),
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendVerdict {
+    /// It waits for its node, now or, if it is a duplicate, since then.
+    Accepted {
+        /// The revision that it was accepted at.
+        revision: Revision,
+        /// It was accepted before; nothing has changed now.
+        duplicate: bool,
+    },
+    /// No such member is known. Nothing is remembered, so a retry may be accepted.
+    Unknown,
+    /// The node was a member. Nothing is remembered.
+    Gone,
+    /// As many messages wait for the node as may. Nothing is remembered.
+    Full,
 }
 
 impl Verdict {
-    /// Whether deltas took effect, now or before.
-    pub fn is_bound(&self) -> bool {
-        matches!(self, Self::Push(PushVerdict::Bound { .. }) | Self::Write(WriteVerdict::Bound { .. }))
+    /// Where deltas took effect, now or before.
+    pub fn bound_at(&self) -> Option<Revision> {
+        match self {
+            Self::Push(PushVerdict::Bound { revision, .. })
+            | Self::Write(WriteVerdict::Bound { revision, .. }) => Some(*revision),
+            _ => None,
+        }
     }
 }
 
@@ -145,16 +177,16 @@ impl Fold {
 
     /// Whether something in the state waits for log time to pass.
     pub fn awaits_log_time(&self) -> bool {
-        self.namespaces.iter().any(|it| it.members.tombstone_count() > 0 || it.once.len() > 0)
+        self.namespaces.iter().any(NamespaceState::awaits_log_time)
     }
 
     /// Applies a frame, record by record.
     pub fn apply_frame(&mut self, frame: &Frame, mut each: impl FnMut(&Self, usize, &Record, Verdict)) {
         self.stamp_ms = self.stamp_ms.max(frame.header.stamp_ms);
+        let mut looked_at = 0;
         for (nth, record) in frame.records.iter().enumerate() {
-            if nth.is_multiple_of(ahead::WINDOW) {
-                let window = &frame.records[nth..frame.records.len().min(nth + ahead::WINDOW)];
-                self.look_ahead(window);
+            if nth == looked_at {
+                looked_at += self.look_ahead(&frame.records[nth..]);
             }
             let verdict = self.apply(record, frame.header.session);
             each(self, nth, record, verdict);
@@ -174,11 +206,16 @@ impl Fold {
             Record::Join(join) => Verdict::Join(self.join(join, at, session)),
             Record::Gone(gone) => Verdict::Gone(self.gone(gone, at)),
             Record::Digest(digest) => {
-                self.digest(digest, session);
+                self.digest(digest, at, session);
                 Verdict::Noted
             }
             Record::Policy(policy) => {
-                self.limits.apply(policy);
+                self.policy(policy);
+                Verdict::Noted
+            }
+            Record::Send(send) => Verdict::Send(self.send(send, at)),
+            Record::Received(received) => {
+                self.received(received);
                 Verdict::Noted
             }
         }
@@ -208,17 +245,58 @@ impl Fold {
             return None;
         }
         let number = self.namespaces.len();
-        self.namespaces.push(NamespaceState::default());
+        self.namespaces.push(NamespaceState::new(self.limits));
         self.names.insert(name.clone(), number);
         Some(number)
+    }
+
+    fn policy(&mut self, policy: &Policy) {
+        let Some(name) = &policy.namespace else {
+            self.limits.apply(policy);
+            self.namespaces.iter_mut().for_each(|it| it.limit(&self.limits));
+            return;
+        };
+        if let Some(number) = self.namespace_number(name) {
+            let namespace = &mut self.namespaces[number];
+            policy::amend(&mut namespace.own, policy);
+            namespace.limit(&self.limits);
+        }
+    }
+
+    fn send(&mut self, send: &Send, at: Revision) -> SendVerdict {
+        let log_time_ms = self.log_time_ms;
+        let Some(number) = self.names.get(&send.namespace) else { return SendVerdict::Unknown };
+        let namespace = &mut self.namespaces[*number];
+        let key = OnceKey::of_mail(send.node, send.message_id.as_str());
+        if let Some(Ok(revision)) = namespace.once.get(key) {
+            return SendVerdict::Accepted { revision, duplicate: true };
+        }
+        if namespace.members.get(send.node).is_none() {
+            let was_there = namespace.members.tombstone(send.node).is_some();
+            return if was_there { SendVerdict::Gone } else { SendVerdict::Unknown };
+        }
+        let limits = namespace.limits;
+        if !namespace.inboxes.has_room(send.node, &send.payload, &limits) {
+            return SendVerdict::Full;
+        }
+        namespace.once.insert(key, Ok(at), log_time_ms, &limits);
+        namespace.inboxes.put(send, at, log_time_ms);
+        SendVerdict::Accepted { revision: at, duplicate: false }
+    }
+
+    fn received(&mut self, received: &Received) {
+        if let Some(number) = self.names.get(&received.namespace) {
+            self.namespaces[*number].inboxes.receive(received.node, received.upto);
+        }
     }
 
     fn push(&mut self, push: &Push, at: Revision, session: u64) -> PushVerdict {
         let Some(number) = self.names.get(&push.namespace).copied() else {
             return PushVerdict::Unknown;
         };
-        let context =
-            context(&self.segments, &self.limits, at, (self.log_time_ms, self.stamp_ms), self.traps);
+        let (now, limits) = (self.now(), self.namespaces[number].limits);
+        let author = Some((push.node, push.incarnation));
+        let context = context(&self.segments, &limits, at, now, author, self.traps);
         let verdict = push::push(&mut self.namespaces[number], push, &context, session);
         self.note_untidy(number);
         verdict
@@ -228,8 +306,8 @@ impl Fold {
         let Some(number) = self.namespace_number(&write.namespace) else {
             return WriteVerdict::Refused(Refused { reason: Reason::Quota, deltas: Vec::new() });
         };
-        let context =
-            context(&self.segments, &self.limits, at, (self.log_time_ms, self.stamp_ms), self.traps);
+        let (now, limits) = (self.now(), self.namespaces[number].limits);
+        let context = context(&self.segments, &limits, at, now, None, self.traps);
         let verdict = push::write(&mut self.namespaces[number], write, &context);
         self.note_untidy(number);
         verdict
@@ -242,7 +320,7 @@ impl Fold {
     }
 
     fn join(&mut self, join: &Join, at: Revision, session: u64) -> JoinVerdict {
-        let (now, limits, traps) = (self.now(), self.limits, self.traps);
+        let (now, traps) = (self.now(), self.traps);
         // A namespace is kept for ever, so a join that cannot take effect does not make one.
         if join.previous.is_some() && !self.names.contains_key(&join.namespace) {
             return JoinVerdict::Forgotten;
@@ -250,6 +328,7 @@ impl Fold {
         let Some(number) = self.namespace_number(&join.namespace) else {
             return JoinVerdict::Full;
         };
+        let limits = self.namespaces[number].limits;
         let members = &mut self.namespaces[number].members;
         let verdict = members.join(join, at, now, session, &limits);
         if traps.has(Trap::Resend)
@@ -263,19 +342,28 @@ impl Fold {
     }
 
     fn gone(&mut self, gone: &Gone, at: Revision) -> bool {
-        let (now, limits) = (self.now(), self.limits);
+        let now = self.now();
         let Some(number) = self.names.get(&gone.namespace).copied() else {
             return false;
         };
-        let ended = self.namespaces[number].members.gone(gone, at, now, &limits);
-        self.namespaces[number].members.collect(usize::try_from(limits.dead_rows_min).unwrap_or(usize::MAX));
+        let namespace = &mut self.namespaces[number];
+        let limits = namespace.limits;
+        let ended = namespace.members.gone(gone, at, now);
+        if ended {
+            namespace.withdraw(gone.node, at);
+            namespace.forget_ended(now.log_time_ms, &limits);
+        }
+        let at_least = usize::try_from(limits.dead_rows_min).unwrap_or(usize::MAX);
+        namespace.collapsed.dead_rows += namespace.members.collect(at_least);
         self.note_untidy(number);
         ended
     }
 
-    fn digest(&mut self, digest: &Digest, session: u64) {
+    fn digest(&mut self, digest: &Digest, at: Revision, session: u64) {
         // Log time can only be late: one relay whose clock runs away moves it by at most this much.
         const STEP_MS: u64 = 5_000;
+        /// No record changes more rows than this.
+        const SWEEP: usize = 1_024;
         let proposed = digest.log_time_ms.min(self.log_time_ms.saturating_add(STEP_MS));
         self.log_time_ms = self.log_time_ms.max(proposed);
         for heard in &digest.evidence {
@@ -284,10 +372,9 @@ impl Fold {
                 members.heard(heard.node, heard.incarnation, heard.contact, session, self.log_time_ms);
             }
         }
-        let (log_time_ms, limits) = (self.log_time_ms, self.limits);
-        for namespace in &mut self.namespaces {
-            namespace.members.forget_ended(log_time_ms, &limits);
-            namespace.once.forget(log_time_ms, &limits);
+        for number in 0..self.namespaces.len() {
+            self.namespaces[number].pass_time(self.log_time_ms, at, SWEEP);
+            self.note_untidy(number);
         }
     }
 }
@@ -296,8 +383,10 @@ fn context<'a>(
     segments: &'a Segments,
     limits: &'a Limits,
     at: Revision,
-    (log_time_ms, stamp_ms): (u64, u64),
+    now: Now,
+    author: Option<(NodeId, Incarnation)>,
     traps: Traps,
 ) -> push::Context<'a> {
-    push::Context { at, segments, limits, log_time_ms, stamp_ms, traps }
+    let Now { log_time_ms, stamp_ms } = now;
+    push::Context { at, segments, limits, log_time_ms, stamp_ms, author, traps }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use dormouse_proto::ids::Revision;
+use dormouse_proto::ids::{NodeId, Revision};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Reason, policy::Limits};
@@ -23,6 +23,16 @@ impl OnceKey {
     /// Of a whole write.
     pub(super) fn of_write(request_id: &str) -> Self {
         Self::of(&["write", request_id])
+    }
+
+    /// Of one event of one log.
+    pub(super) fn of_event(collection: &str, key: &str, id: &str) -> Self {
+        Self::of(&["event", collection, key, id])
+    }
+
+    /// Of a message to one node.
+    pub(super) fn of_mail(node: NodeId, message_id: &str) -> Self {
+        Self::of(&["mail", &node.to_string(), message_id])
     }
 
     fn of(parts: &[&str]) -> Self {
@@ -43,6 +53,8 @@ pub(super) type Outcome = Result<Revision, Reason>;
 pub(super) struct OnceIds {
     known: HashMap<OnceKey, Outcome>,
     order: VecDeque<(OnceKey, u64)>,
+    /// How many were dropped since this process began; not part of the state.
+    pub(super) forgotten: u64,
 }
 
 impl OnceIds {
@@ -52,6 +64,14 @@ impl OnceIds {
 
     pub(super) fn len(&self) -> usize {
         self.known.len()
+    }
+
+    /// Estimated memory.
+    pub(super) fn bytes(&self) -> u64 {
+        // A key with its outcome and a byte to find it by, in a table that is full at seven eighths, and the order.
+        const KNOWN: usize = size_of::<(OnceKey, Outcome)>() + 1;
+        const PLACE: usize = size_of::<(OnceKey, u64)>();
+        (self.known.capacity() * 8 / 7 * KNOWN + self.order.capacity() * PLACE) as u64
     }
 
     /// Remembers an id that is not known yet.
@@ -71,6 +91,7 @@ impl OnceIds {
             }
             self.known.remove(key);
             self.order.pop_front();
+            self.forgotten += 1;
         }
     }
 

@@ -28,23 +28,65 @@ pub(super) struct Row<B> {
     pub(super) body: B,
 }
 
-/// Rows per block. Blocks never move, so a table grows without copying.
-const BLOCK: usize = 8192;
+/// A list in blocks of `LEN`. A full block never moves, so a long list grows without copying.
+#[derive(Clone, Debug)]
+pub(super) struct Blocks<T, const LEN: usize>(Vec<Vec<T>>);
+
+impl<T, const LEN: usize> Default for Blocks<T, LEN> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T, const LEN: usize> Blocks<T, LEN> {
+    pub(super) fn get(&self, at: u32) -> Option<&T> {
+        self.0.get(at as usize / LEN)?.get(at as usize % LEN)
+    }
+
+    pub(super) fn at(&self, at: u32) -> &T {
+        &self.0[at as usize / LEN][at as usize % LEN]
+    }
+
+    pub(super) fn at_mut(&mut self, at: u32) -> &mut T {
+        &mut self.0[at as usize / LEN][at as usize % LEN]
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten()
+    }
+
+    /// Puts one more behind the others; answers where. `None` when 2^32 are there.
+    pub(super) fn push(&mut self, it: T) -> Option<u32> {
+        if self.0.last().is_none_or(|block| block.len() == LEN) {
+            self.0.push(Vec::new());
+        }
+        let before = (self.0.len() - 1) * LEN;
+        let last = self.0.last_mut()?;
+        let at = u32::try_from(before + last.len()).ok()?;
+        if last.len() == last.capacity() {
+            // The room for what may come is a share of what is there, so that a short list is not mostly empty room.
+            let room = ((before + last.len()) / 8).max(8);
+            last.reserve_exact(room.min(LEN - last.len()));
+        }
+        last.push(it);
+        Some(at)
+    }
+}
 
 /// Places for rows.
 #[derive(Clone, Debug, Default)]
 struct Slab<B> {
-    blocks: Vec<Vec<Row<B>>>,
+    rows: Blocks<Row<B>, 8192>,
     free: Vec<RowId>,
 }
 
 impl<B: Body> Slab<B> {
     fn row(&self, id: RowId) -> &Row<B> {
-        &self.blocks[id.0 as usize / BLOCK][id.0 as usize % BLOCK]
+        self.rows.at(id.0)
     }
 
     fn row_mut(&mut self, id: RowId) -> &mut Row<B> {
-        &mut self.blocks[id.0 as usize / BLOCK][id.0 as usize % BLOCK]
+        self.rows.at_mut(id.0)
     }
 
     /// `None` when 2^32 rows are there.
@@ -54,15 +96,7 @@ impl<B: Body> Slab<B> {
             *self.row_mut(id) = row;
             return Some(id);
         }
-        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
-            let room = if self.blocks.is_empty() { 0 } else { BLOCK };
-            self.blocks.push(Vec::with_capacity(room));
-        }
-        let block = self.blocks.len() - 1;
-        let last = self.blocks.last_mut()?;
-        let id = RowId(u32::try_from(block * BLOCK + last.len()).ok()?);
-        last.push(row);
-        Some(id)
+        self.rows.push(row).map(RowId)
     }
 
     fn remove(&mut self, id: RowId) -> Row<B> {
@@ -71,7 +105,7 @@ impl<B: Body> Slab<B> {
     }
 
     fn iter(&self) -> impl Iterator<Item = &Row<B>> {
-        self.blocks.iter().flatten()
+        self.rows.iter()
     }
 }
 
@@ -101,7 +135,7 @@ impl<B: Body> Table<B> {
     }
 
     pub(super) fn get(&self, id: RowId) -> Option<&Row<B>> {
-        self.slab.blocks.get(id.0 as usize / BLOCK)?.get(id.0 as usize % BLOCK)
+        self.slab.rows.get(id.0)
     }
 
     pub(super) fn body_mut(&mut self, id: RowId) -> &mut B {
@@ -129,6 +163,23 @@ impl<B: Body> Table<B> {
         let id = self.slab.insert(body)?;
         self.dead_rows += 1;
         Some(id)
+    }
+
+    /// Takes in a row that is alive from its first moment.
+    pub(super) fn insert_live(&mut self, body: B, at: Revision) -> Option<RowId> {
+        let id = self.insert(body)?;
+        self.changed(id, Before { dead: true, touched: Revision::ZERO }, true, at);
+        Some(id)
+    }
+
+    /// Takes a live row out without a trace: something else tells readers that it is gone.
+    pub(super) fn remove(&mut self, id: RowId) -> Row<B> {
+        let row = self.slab.remove(id);
+        self.live_rows -= 1;
+        if row.chg > Revision::ZERO && !self.index.withdraw(row.chg, id) {
+            self.index.retire(row.chg);
+        }
+        row
     }
 
     /// To be taken before a row is changed. A row that was just inserted counts as dead and untouched.
@@ -159,12 +210,17 @@ impl<B: Body> Table<B> {
             }
             _ => {}
         }
-        if dead && touched != before.touched {
+        // A row that dies in the record that touched it while it lived is news to the queue all the same.
+        let is_news = !before.dead || touched != before.touched;
+        if dead && is_news && self.dead.back() != Some(&(touched, id)) {
             self.enqueue_dead(touched, id);
         }
     }
 
     fn enqueue_dead(&mut self, touched: Revision, id: RowId) {
+        if self.dead.len() == self.dead.capacity() {
+            self.dead.reserve_exact((self.dead.len() / 4).max(16));
+        }
         self.dead.push_back((touched, id));
         // Rows that came back to life leave entries behind; they may not outnumber the dead.
         if self.dead.len() > 2 * self.dead_rows + 1024 {
@@ -249,10 +305,8 @@ impl<B: Body> Table<B> {
 
     /// Puts back the queue of the dead, oldest first.
     pub(super) fn restore_dead(&mut self, ids: impl Iterator<Item = RowId>) {
-        for id in ids {
-            let row = self.slab.row(id);
-            self.dead.push_back((row.body.touched(row.chg), id));
-        }
+        let slab = &self.slab;
+        self.dead = ids.map(|id| (slab.row(id).body.touched(slab.row(id).chg), id)).collect();
     }
 }
 

@@ -3,7 +3,9 @@
 //! The stream is canonical: relays that have applied the same records write the same bytes, whatever their memory looks
 //! like. So the hash of the stream is the hash of the state.
 
+mod parts;
 mod read;
+mod row;
 mod write;
 
 use std::fmt;

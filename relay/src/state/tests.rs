@@ -1,5 +1,10 @@
 //! Rules of the fold that a short story tells better than a random history.
 
+mod events;
+mod limits;
+mod mail;
+mod types;
+
 use std::collections::BTreeMap;
 
 use dormouse_proto::{

@@ -33,6 +33,8 @@ pub struct Token {
     pub(super) seen: Revision,
     /// How many collections there were; later ones hold nothing older than `seen`.
     pub(super) known: usize,
+    /// The reader has every message to it up to here.
+    pub(super) inbox: Revision,
     runs: Vec<Run>,
 }
 
@@ -40,7 +42,7 @@ pub struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenError;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// More collections than a namespace can have by far; a bound for what is read.
 const NUMBER_MAX: u64 = 1 << 24;
 
@@ -49,7 +51,14 @@ impl Token {
     pub const MAX_BYTES: usize = 1024;
 
     pub(super) fn new(log: u64, namespace: &Namespace, seen: Revision, known: usize) -> Self {
-        Self { log, namespace: fingerprint(namespace), seen, known, runs: Vec::new() }
+        Self { log, namespace: fingerprint(namespace), seen, known, inbox: Revision::ZERO, runs: Vec::new() }
+    }
+
+    /// Up to where the reader of that encoded token has its messages; `None`: it has none, or the token is not of this log.
+    pub fn received(token: &[u8], log: u64, namespace: &Namespace) -> Option<Revision> {
+        let token = Self::decode(token).ok()?;
+        token.is_for(log, namespace).ok()?;
+        (token.inbox > Revision::ZERO).then_some(token.inbox)
     }
 
     pub(super) fn is_for(&self, log: u64, namespace: &Namespace) -> Result<(), Mismatch> {
@@ -62,7 +71,7 @@ impl Token {
     /// Every revision that this token speaks of.
     pub(super) fn revisions(&self) -> impl Iterator<Item = Revision> {
         let places = self.runs.iter().flat_map(|run| [Some(run.place.cursor), run.place.boot_start]);
-        places.flatten().chain([self.seen])
+        places.flatten().chain([self.seen, self.inbox])
     }
 
     /// Notes the place in a collection; numbers rise.
@@ -90,6 +99,7 @@ impl Token {
         out.extend_from_slice(&self.namespace.to_le_bytes());
         encode_varint(self.seen.0, &mut out);
         encode_varint(self.known as u64, &mut out);
+        encode_varint(self.inbox.0, &mut out);
         let mut next = 0;
         for run in &self.runs {
             encode_varint((run.first - next) as u64, &mut out);
@@ -119,11 +129,12 @@ impl Token {
         let mut number = || decode_varint(&mut rest).map_err(|_| TokenError);
         let seen = number()?;
         let known = number()?;
+        let inbox = Revision(number()?);
         if known > NUMBER_MAX {
             return Err(TokenError);
         }
         let known = index(known)?;
-        let mut token = Self { log, namespace, seen: Revision(seen), known, runs: Vec::new() };
+        let mut token = Self { log, namespace, seen: Revision(seen), known, inbox, runs: Vec::new() };
         token.read_runs(rest)?;
         Ok(token)
     }
@@ -181,6 +192,7 @@ mod tests {
                 number += gap;
                 token.push(number, Place { cursor: Revision(seen - cursor), boot_start: boot.map(|it| Revision(seen - it)) });
             }
+            token.inbox = Revision(seen / 3);
             let bytes = token.encode();
             prop_assert!(bytes.len() <= Token::MAX_BYTES);
             prop_assert_eq!(Token::decode(&bytes), Ok(token));

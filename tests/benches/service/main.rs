@@ -2,11 +2,12 @@
 //! connections. The relay runs in a process of its own, the load in this one.
 //!
 //! `TMPDIR=/where/the/disk/is cargo bench -p dormouse-tests --bench service` prints lines `name value unit`; arguments
-//! select parts by the beginnings of their names: `push`, `deltas`, `sleepers`, `pull`, `cold`. About two minutes and
-//! 1 GiB. All processors are shared by the relay and the load, so other programs show at once; `load_average` says how
+//! select parts by the beginnings of their names: `push`, `deltas`, `sleepers`, `pull`, `cold`, `events`. About three
+//! minutes and 1 GiB. All processors are shared by the relay and the load, so other programs show at once; `load_average` says how
 //! many there were. A figure `_median` is of all rounds, the one without it of the best.
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
+mod events;
 mod load;
 mod process;
 
@@ -41,6 +42,7 @@ fn main() {
         part("sleepers", pushes_beside_sleepers()).await;
         part("pull", pulls()).await;
         part("cold", cold_connections()).await;
+        part("events", events::events()).await;
     });
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use dormouse_proto::{
     ids::{Beat, BootId, Incarnation, Namespace, NodeId},
-    record::{Contact, Join, Record},
+    record::{Contact, Join, Policy, Record},
     wire::{
         encoded,
         services::mailbox_server::{Mailbox, MailboxServer},
@@ -52,6 +52,11 @@ impl Process {
         Self::start("relay", sleepers, &[])
     }
 
+    /// A relay whose logs of events, and idempotency ids, are as full as they get within a moment.
+    pub(crate) fn relay_for_events() -> Self {
+        Self::start("events", 0, &[])
+    }
+
     /// A server that gives every Sync the same answer, with nothing behind it.
     pub(crate) fn echo(answer: &[u8]) -> Self {
         Self::start("echo", 0, answer)
@@ -73,6 +78,15 @@ impl Process {
         let output = child.stdout.take().expect("its output");
         BufReader::new(output).read_line(&mut url).expect("it says where it listens");
         Self { child, url: url.trim().to_owned(), _dir: dir }
+    }
+
+    /// What it has in memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> f64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the child lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of its own");
+        let kib = line.trim().trim_end_matches(" kB").trim();
+        1024.0 * kib.parse::<f64>().expect("a number")
     }
 
     /// Processor time of all its threads so far, in microseconds.
@@ -105,7 +119,8 @@ pub(crate) fn serve_if_asked() -> bool {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     match role.as_str() {
         "echo" => runtime.block_on(serve_echo()),
-        _ => runtime.block_on(serve_relay()),
+        "events" => runtime.block_on(serve_relay(Config { limits: limits_of_events(), ..Config::default() })),
+        _ => runtime.block_on(serve_relay(Config::default())),
     }
     true
 }
@@ -120,12 +135,16 @@ async fn listen() -> TcpListener {
     listener
 }
 
+fn limits_of_events() -> Policy {
+    Policy { events_max: Some(20_000), once_max: Some(10_000), ..Policy::default() }
+}
+
 /// As the relay's own program does it, without the admin port.
-async fn serve_relay() {
+async fn serve_relay(config: Config) {
     let sleepers = std::env::var(SLEEPERS).ok().and_then(|it| it.parse().ok()).unwrap_or(0);
     let options = Options { max_frame_bytes: 2 << 20, ..Options::default() };
     let log = Embedded::open(directory(), options).expect("the log opens");
-    let started = Relay::start(Config::default(), Arc::new(log)).await.expect("the relay starts");
+    let started = Relay::start(config, Arc::new(log)).await.expect("the relay starts");
     put_to_sleep(&started.relay.sequencer, sleepers).await;
     let listener = listen().await;
     grpc::serve(started.relay.clone(), listener, std::future::pending()).await.expect("it serves");

@@ -1,13 +1,16 @@
 //! What may be asked.
 
-use clap::{Args as Group, Parser, Subcommand};
+mod change;
+
+use std::time::Duration;
+
+use clap::{Args as Options, Parser, Subcommand};
 use dormouse::{MemberState, Path, Relay, RelayBuilder};
-use dormouse_proto::ids::{Collection, Element};
+use dormouse_proto::ids::{Collection, Group, NodeId, OnceId};
+
+pub(crate) use change::{Change, CounterChange, EventsChange, GrowOnlySetChange, RegisterChange, SetChange};
 
 use crate::failure::Failure;
-
-/// The most that one write may add to a counter.
-const AMOUNT_MAX: i64 = 1 << 48;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 usage, 3 relay not reached.";
 
@@ -25,7 +28,7 @@ pub(crate) struct Args {
 }
 
 /// Which relay, and which application on it.
-#[derive(Clone, Debug, Group)]
+#[derive(Clone, Debug, Options)]
 pub(crate) struct Target {
     /// Where the relay is; `http://127.0.0.1:7400` unless said otherwise
     #[arg(long, global = true, env = "DORMOUSE_URL", value_name = "URL")]
@@ -113,12 +116,40 @@ pub(crate) enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Sends a message into the inbox of one node
+    Send {
+        /// As `dormouse members` names it
+        node: NodeId,
+        /// JSON, so a text has quotes of its own
+        #[arg(value_name = "JSON", value_parser = json, allow_negative_numbers = true)]
+        payload: String,
+        /// Names the message, 1-64 bytes: whoever repeats it, it is delivered once
+        #[arg(long, value_name = "ID")]
+        id: Option<OnceId>,
+        /// How long it waits to be received, at most seven days: 90s, 30m, 1h, 2d; a day unless said otherwise
+        #[arg(long, value_name = "TIME", value_parser = length)]
+        ttl: Option<Duration>,
+        /// Who sends it, in your own words
+        #[arg(long, value_name = "NAME")]
+        sender: Option<String>,
+    },
+    /// Prints the entries of a log of events that its consumer has not had yet, one per line, and moves on behind them
+    Consume {
+        /// `collection/key`
+        path: Path,
+        /// The consumer's name: 1-64 of [A-Za-z0-9._-]
+        #[arg(long = "as", value_name = "NAME")]
+        name: Group,
+        /// Waits for more until interrupted
+        #[arg(long)]
+        follow: bool,
+    },
     /// Examines the relay, and says what to do about what it finds
     Doctor,
 }
 
 /// Which members.
-#[derive(Debug, Group)]
+#[derive(Debug, Options)]
 pub(crate) struct Who {
     /// Only of this group (repeatable)
     #[arg(long, value_name = "GROUP")]
@@ -128,69 +159,29 @@ pub(crate) struct Who {
     pub(crate) tags: String,
 }
 
-/// What is written.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Change {
-    /// A number that many may change at once
-    Counter {
-        #[command(subcommand)]
-        change: CounterChange,
-    },
-    /// A set of texts
-    Set {
-        #[command(subcommand)]
-        change: SetChange,
-    },
-    /// One value
-    Register {
-        #[command(subcommand)]
-        change: RegisterChange,
-    },
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("a flag is on or off".to_owned()),
+    }
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum CounterChange {
-    /// Adds N, at most 2^48
-    Add {
-        #[arg(value_parser = clap::value_parser!(i64).range(0..=AMOUNT_MAX))]
-        n: i64,
-    },
-    /// Subtracts N, at most 2^48
-    Subtract {
-        #[arg(value_parser = clap::value_parser!(i64).range(0..=AMOUNT_MAX))]
-        n: i64,
-    },
-    /// Takes away what is there when the relay accepts it, and leaves N
-    Reset {
-        #[arg(default_value_t = 0, allow_negative_numbers = true,
-              value_parser = clap::value_parser!(i64).range(-AMOUNT_MAX..=AMOUNT_MAX))]
-        n: i64,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum SetChange {
-    /// Adds elements
-    Add {
-        #[arg(required = true, value_name = "ELEMENT")]
-        elements: Vec<Element>,
-    },
-    /// Removes elements
-    Remove {
-        #[arg(required = true, value_name = "ELEMENT")]
-        elements: Vec<Element>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RegisterChange {
-    /// Writes a value: JSON, so a text has quotes of its own
-    Set {
-        #[arg(value_name = "JSON", value_parser = json, allow_negative_numbers = true)]
-        value: String,
-    },
-    /// Deletes the value
-    Delete,
+/// A number and a unit: `90s`.
+fn length(text: &str) -> Result<Duration, String> {
+    let rule = || format!("{text:?} is no length of time such as 90s, 30m, 1h or 2d");
+    let digits = text.find(|it: char| !it.is_ascii_digit()).ok_or_else(rule)?;
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(rule()),
+    };
+    let number: u64 = number.parse().map_err(|_| rule())?;
+    let length = number.checked_mul(seconds).map(Duration::from_secs).filter(|it| !it.is_zero());
+    length.ok_or_else(rule)
 }
 
 fn state(text: &str) -> Result<MemberState, String> {
@@ -248,6 +239,18 @@ mod tests {
             &["push", "shown", "counter", "reset"],
             &["push", "ads/seen", "set", "add"],
             &["tail", "ads/shown"],
+            &["push", "ads/on", "flag", "yes"],
+            &["push", "ads/best", "max", "1.5"],
+            &["push", "ads/log", "events", "append"],
+            &["push", "ads/log", "events", "append", "plain"],
+            &["push", "ads/log", "events", "trim", "-1"],
+            &["push", "ads/seen", "grow-only-set", "remove", "a"],
+            &["push", "ads/here", "presence", "set", "1"],
+            &["send", "me", "1"],
+            &["send", "0000000000001", "plain"],
+            &["send", "0000000000001", "1", "--ttl", "1"],
+            &["consume", "ads/log"],
+            &["consume", "ads/log", "--as", "a@b"],
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
@@ -264,6 +267,34 @@ mod tests {
     fn a_register_takes_any_json() {
         for value in ["-5", "null", "{\"a\": [1]}", "\"text\""] {
             assert!(parsed(&["push", "flags/a", "register", "set", value]).is_ok(), "{value}");
+        }
+    }
+
+    #[test]
+    fn every_type_can_be_pushed() {
+        for line in [
+            &["flag", "on"][..],
+            &["disable-wins-flag", "off"],
+            &["max", "-3"],
+            &["min", "7"],
+            &["events", "append", "1", "{\"a\":2}"],
+            &["events", "trim", "12"],
+            &["siblings", "set", "-5"],
+            &["siblings", "delete"],
+            &["grow-only-set", "add", "a", "b"],
+            &["remove-wins-set", "add", "a"],
+            &["remove-wins-set", "remove", "a"],
+        ] {
+            assert!(parsed(&[&["push", "ads/it"], line].concat()).is_ok(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_of_time_has_a_unit() {
+        let all = ["90s", "30m", "1h", "2d"].map(|text| length(text).map(|it| it.as_secs()));
+        assert_eq!(all, [Ok(90), Ok(1_800), Ok(3_600), Ok(172_800)]);
+        for wrong in ["", "h", "0s", "1w", "-1s", "99999999999999999999s"] {
+            assert!(length(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     args::Who,
     failure::Failure,
     screen::{self, Screen},
-    show::{member, rows as show_rows},
+    show::{json, member, rows as show_rows},
 };
 
 /// How often a stream that was open once is asked for again, a second apart: a relay needs a moment to start anew.
@@ -42,9 +42,14 @@ where
     }
 }
 
-/// A lost stream is worth a word; what is final is returned.
+/// A lost stream is worth a word; what is final is returned. Who read too slowly, because a pager held the output or
+/// Ctrl-Z the program, was cut off and may go on at once.
 fn lost(ended: Option<Reason>) -> Result<bool, Failure> {
     match ended {
+        Some(Reason::Refused { word, .. }) if word == "SLOW_READER" => {
+            eprintln!("dormouse: nothing was read for too long, going on from there");
+            Ok(true)
+        }
         Some(refused @ Reason::Refused { .. }) => Err(refused.into()),
         _ => {
             eprintln!("dormouse: the stream has ended, trying to go on from there");
@@ -104,7 +109,7 @@ pub(crate) async fn rows(
                 eprintln!("dormouse: what changed meanwhile is not known any more: everything again");
             }
             for key in chunk.keys.iter().filter(|_| shown) {
-                let mut json = show_rows::json(key);
+                let mut json = json::of_key(key);
                 json.insert("revision".to_owned(), chunk.as_of.0.into());
                 screen.show(&format!("{} {}", chunk.as_of.0, show_rows::change(key)), &json.into())?;
             }
@@ -112,5 +117,21 @@ pub(crate) async fn rows(
             token = chunk.token;
         };
         again = lost(ended)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(word: &str) -> Reason {
+        Reason::Refused { word: word.to_owned(), message: String::new() }
+    }
+
+    #[test]
+    fn a_stream_that_was_read_too_slowly_goes_on_and_one_that_was_refused_does_not() {
+        assert!(matches!(lost(Some(refused("SLOW_READER"))), Ok(true)));
+        assert!(matches!(lost(None), Ok(true)));
+        assert!(lost(Some(refused("TOKEN_UNKNOWN"))).is_err());
     }
 }

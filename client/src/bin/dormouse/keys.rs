@@ -1,7 +1,7 @@
 //! `get` and `push`.
 
 use dormouse::{
-    Path, Relay, Value, Written, delta,
+    Append, Path, Relay, Revision, Value, Written, delta,
     replica::message::{KeyRows, Rows},
 };
 use dormouse_proto::{
@@ -11,10 +11,10 @@ use dormouse_proto::{
 };
 
 use crate::{
-    args::{Change, CounterChange, RegisterChange, SetChange},
+    args::{Change, CounterChange, EventsChange, GrowOnlySetChange, RegisterChange, SetChange},
     failure::Failure,
     screen::Screen,
-    show::{durability, rows},
+    show::{durability, json, rows},
 };
 
 pub(crate) async fn get(screen: Screen, relay: &Relay, paths: &[String]) -> Result<(), Failure> {
@@ -22,8 +22,9 @@ pub(crate) async fn get(screen: Screen, relay: &Relay, paths: &[String]) -> Resu
         let names: Vec<&str> = paths.iter().map(String::as_str).collect();
         let reading = relay.read(&names).await?;
         let keys = rows::joined(reading.keys);
+        warn_of_long_logs(&keys);
         for key in keys.iter().filter(|key| rows::is_visible(&key.rows)) {
-            let mut json = rows::json(key);
+            let mut json = json::of_key(key);
             json.insert("asOf".to_owned(), reading.as_of.into());
             screen.show(&rows::state(key), &json.into())?;
         }
@@ -32,6 +33,16 @@ pub(crate) async fn get(screen: Screen, relay: &Relay, paths: &[String]) -> Resu
         }
     }
     Ok(())
+}
+
+/// A read brings the oldest entries of a log and no more than one delta may append.
+fn warn_of_long_logs(keys: &[KeyRows]) {
+    for key in keys {
+        if matches!(&key.rows, Rows::Events { events, .. } if events.len() >= bounds::READ_EVENTS) {
+            let path = format!("{}/{}", key.collection, key.key);
+            eprintln!("dormouse: {path} may have more entries: `dormouse consume` brings all of them");
+        }
+    }
 }
 
 fn is_there(pattern: &str, keys: &[KeyRows]) -> bool {
@@ -45,16 +56,18 @@ fn is_there(pattern: &str, keys: &[KeyRows]) -> bool {
 
 pub(crate) async fn push(screen: Screen, relay: &Relay, path: Path, change: Change) -> Result<(), Failure> {
     let asked = asked_for(&path, &change);
-    let written = relay.write(None, vec![into_delta(&path, change)]).await?;
+    let delta = into_delta(&path, change);
+    let kind = delta.change.kind();
+    let written = relay.write(None, vec![delta]).await?;
     let mut keys = became(asked, &written);
     if keys.is_empty() {
         keys = rows::joined(relay.read(&[&path.to_string()]).await?.keys);
-        keys.retain(|key| matches!(key.rows, Rows::Counter { .. }));
+        keys.retain(|key| key.rows.kind() == kind);
     }
     for key in keys {
         let kept = durability(written.durability);
         let text = format!("{}   revision {}, {kept}", rows::change(&key), written.revision);
-        let mut json = rows::json(&key);
+        let mut json = json::of_key(&key);
         json.insert("revision".to_owned(), written.revision.into());
         json.insert("durability".to_owned(), kept.into());
         screen.show(&text, &json.into())?;
@@ -79,6 +92,34 @@ fn into_delta(path: &Path, change: Change) -> Delta {
             delta::register_set(path, Some(Value::Text(value)))
         }
         Change::Register { change: RegisterChange::Delete } => delta::register_set(path, None),
+        Change::Flag { on } => delta::flag_set(path, on),
+        Change::DisableWinsFlag { on } => delta::disable_wins_flag_set(path, on),
+        Change::Max { n } => delta::max_offer(path, n),
+        Change::Min { n } => delta::min_offer(path, n),
+        Change::Events { change } => into_events(path, change),
+        Change::Siblings { change: RegisterChange::Set { value } } => {
+            delta::siblings_set(path, Some(Value::Text(value)))
+        }
+        Change::Siblings { change: RegisterChange::Delete } => delta::siblings_set(path, None),
+        Change::GrowOnlySet { change: GrowOnlySetChange::Add { elements } } => {
+            delta::grow_only_set_add(path, elements)
+        }
+        Change::RemoveWinsSet { change: SetChange::Add { elements } } => {
+            delta::remove_wins_set_add(path, elements)
+        }
+        Change::RemoveWinsSet { change: SetChange::Remove { elements } } => {
+            delta::remove_wins_set_remove(path, elements)
+        }
+    }
+}
+
+fn into_events(path: &Path, change: EventsChange) -> Delta {
+    match change {
+        EventsChange::Append { entries } => {
+            let entry = |json| Append { payload: Value::Text(json), id: None };
+            delta::events_append(path, entries.into_iter().map(entry))
+        }
+        EventsChange::Trim { revision } => delta::events_trim(path, Revision(revision)),
     }
 }
 
@@ -86,7 +127,7 @@ fn into_delta(path: &Path, change: Change) -> Delta {
 fn asked_for(path: &Path, change: &Change) -> Option<KeyRows> {
     let texts = |elements: &[Element]| elements.iter().map(ToString::to_string).collect();
     let rows = match change {
-        Change::Counter { .. } => return None,
+        Change::Counter { .. } | Change::Events { .. } | Change::Siblings { .. } => return None,
         Change::Set { change: SetChange::Add { elements } } => {
             Rows::Set { present: texts(elements), removed: Vec::new() }
         }
@@ -97,6 +138,19 @@ fn asked_for(path: &Path, change: &Change) -> Option<KeyRows> {
             Rows::Register { value: Some(Value::Text(value.clone())), stamp_ms: 0 }
         }
         Change::Register { change: RegisterChange::Delete } => Rows::Register { value: None, stamp_ms: 0 },
+        Change::Flag { on } => Rows::Flag { on: *on },
+        Change::DisableWinsFlag { on } => Rows::DisableWinsFlag { on: *on },
+        Change::Max { n } => Rows::Max { value: Some(*n) },
+        Change::Min { n } => Rows::Min { value: Some(*n) },
+        Change::GrowOnlySet { change: GrowOnlySetChange::Add { elements } } => {
+            Rows::GrowOnlySet { present: texts(elements), removed: Vec::new() }
+        }
+        Change::RemoveWinsSet { change: SetChange::Add { elements } } => {
+            Rows::RemoveWinsSet { present: texts(elements), removed: Vec::new() }
+        }
+        Change::RemoveWinsSet { change: SetChange::Remove { elements } } => {
+            Rows::RemoveWinsSet { present: Vec::new(), removed: texts(elements) }
+        }
     };
     let (collection, key) = (path.collection.to_string(), path.key.to_string());
     Some(KeyRows { collection, key, rows })
@@ -106,14 +160,15 @@ fn asked_for(path: &Path, change: &Change) -> Option<KeyRows> {
 fn became(asked: Option<KeyRows>, written: &Written) -> Vec<KeyRows> {
     let Some(mut asked) = asked else { return written.keys.clone() };
     for key in &written.keys {
-        match (&mut asked.rows, &key.rows) {
-            (Rows::Set { present, removed }, Rows::Set { present: is, removed: is_not }) => {
+        let mut is = key.rows.clone();
+        match (rows::elements(&mut asked.rows), rows::elements(&mut is)) {
+            (Some((present, removed)), Some((is, is_not))) => {
                 present.retain(|element| !is_not.contains(element) && !is.contains(element));
                 removed.retain(|element| !is_not.contains(element) && !is.contains(element));
-                present.extend(is.iter().cloned());
-                removed.extend(is_not.iter().cloned());
+                present.append(is);
+                removed.append(is_not);
             }
-            (rows, is) => *rows = is.clone(),
+            _ => asked.rows = is,
         }
     }
     vec![asked]

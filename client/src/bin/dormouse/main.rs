@@ -8,6 +8,7 @@ mod doctor;
 mod failure;
 mod follow;
 mod keys;
+mod mail;
 mod members;
 mod screen;
 mod show;
@@ -15,6 +16,7 @@ mod show;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use dormouse::SendOptions;
 
 use args::{Args, Verb};
 use failure::Failure;
@@ -46,6 +48,12 @@ async fn run(args: Args) -> Result<(), Failure> {
         Verb::Members { filter, state, full } => members::list(screen, &relay, filter, state, full).await,
         Verb::Get { paths } => keys::get(screen, &relay, &paths).await,
         Verb::Push { path, change } => keys::push(screen, &relay, path, change).await,
+        Verb::Send { node, payload, id, ttl, sender } => {
+            mail::send(screen, &relay, node, payload, id.as_ref(), SendOptions { ttl, sender }).await
+        }
+        Verb::Consume { path, name, follow: waits } => {
+            follow::until_ended(mail::consume(screen, &relay, &path, &name, waits)).await
+        }
         Verb::Watch { filter, activity, all } => {
             follow::until_ended(follow::members(screen, &relay, filter, activity, all)).await
         }

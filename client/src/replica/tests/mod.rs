@@ -1,11 +1,20 @@
+mod events;
+mod flags;
+mod guarded;
+mod inbox;
+mod interest;
+mod map;
 mod model;
+mod numbers;
+mod presence;
 mod pulling;
 mod pushing;
+mod siblings;
 mod writing;
 
 use dormouse_proto::{
     ids::{Incarnation, NodeId, PushId, PushNo, Revision},
-    lattice::{Change, Delta, Value},
+    lattice::{Change, Delta, Type, Value},
 };
 
 use super::{
@@ -85,6 +94,18 @@ fn settled(push_no: PushNo, bound: Option<u64>) -> Settled {
 
 fn lease(replica: &mut Replica, admission: Admission, node: u64) {
     replica.absorb_lease(admission, NodeId(node), Incarnation(1));
+}
+
+/// The only delta of a push.
+fn only(deltas: &[Delta]) -> &Change {
+    let [Delta { change, .. }] = deltas else { panic!("{deltas:?}") };
+    change
+}
+
+/// Binds the push under way at that revision, its answer lost; then the next chunk is everything as of there.
+fn loses_the_answer(it: &mut Replica, push_no: PushNo, at: u64, keys: Vec<KeyRows>) {
+    it.absorb_settled(settled(push_no, Some(at)));
+    it.absorb_chunk(chunk(at, true, keys));
 }
 
 /// The contexts of the removes in a delta.

@@ -24,9 +24,9 @@ fn a_chunk_may_repeat_a_key_and_be_taken_in_twice() {
 fn dead_rows_are_dropped_when_the_barrier_speaks_for_them() {
     let mut it = replica();
     it.absorb_chunk(chunk(9, false, vec![set("a/s", &["x"], &["y"]), register("a/r", None, 1)]));
-    assert!(it.held.set(&path("a/s")).is_some_and(|set| set.len() == 2));
+    assert!(it.held.elements(&path("a/s"), Type::Set).is_some_and(|set| set.len() == 2));
     it.absorb_chunk(chunk(9, true, vec![]));
-    assert!(it.held.set(&path("a/s")).is_some_and(|set| set.len() == 1));
+    assert!(it.held.elements(&path("a/s"), Type::Set).is_some_and(|set| set.len() == 1));
     assert!(it.held.register(&path("a/r")).is_none());
     assert_eq!(it.set_contains(&path("a/s"), "y"), Some(false));
 }
@@ -109,7 +109,7 @@ fn rows_of_a_lost_history_stay_visible_but_are_no_context() {
         match &delta.change {
             Change::Set(_) => assert_eq!(remove_contexts(delta), [Some(0)]),
             Change::Register(register) => assert_eq!(register.as_of, Some(Revision::ZERO)),
-            Change::Counter(counter) => panic!("{counter:?}: no total is known that a reset could name"),
+            other => panic!("{other:?}: no total is known that a reset could name"),
         }
     }
     it.absorb_chunk(chunk(31, true, vec![set("a/s", &["y"], &[])]));

@@ -131,6 +131,7 @@ fn a_stale_push_says_its_values_again_without_context_and_reports_its_removals()
             Change::Counter(counter) => assert_eq!((counter.reset, counter.amount), (None, 7)),
             Change::Set(set) => assert_eq!((set.add.len(), set.remove.len()), (1, 0)),
             Change::Register(register) => assert_eq!(register.as_of, Some(Revision::ZERO)),
+            other => panic!("{other:?}"),
         }
     }
     it.absorb_refusal(&refusal("STALE", Verdict::Stale, &[2]));

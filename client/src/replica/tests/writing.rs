@@ -140,16 +140,29 @@ proptest! {
     #[test]
     fn a_push_stays_within_the_bounds_of_the_contract(
         names in prop::collection::vec(("[a-z]{1,64}", "[a-z]{1,512}"), 1..40),
-        sizes in prop::collection::vec(0..200_000_usize, 1..40),
+        sizes in prop::collection::vec(0..100_000_usize, 1..40),
     ) {
         use prost::Message as _;
-        let mut it = Replica::new(Follow::everything(), 1 << 24);
+        let mut it = Replica::new(Follow::everything(), 1 << 26);
         for (nth, ((collection, key), size)) in names.iter().zip(&sizes).enumerate() {
             let path = path(&format!("{collection}/{key}"));
             it.register_set(&path, Some(text(&"x".repeat(*size))), u64::MAX).expect("fits");
             it.counter_add(&path, -(1 << 48)).expect("fits");
             it.set_remove(&path, element(&"e".repeat(nth * 20))).expect("fits");
             it.set_add(&path, element(&"f".repeat(nth * 20))).expect("fits");
+            it.remove_wins_set_add(&path, element(&"e".repeat(nth * 20))).expect("fits");
+            it.remove_wins_set_remove(&path, element(&"f".repeat(nth * 20))).expect("fits");
+            it.grow_only_set_add(&path, element(&"e".repeat(nth * 20))).expect("fits");
+            it.siblings_set(&path, Some(text(&"x".repeat(*size)))).expect("fits");
+            it.presence_set(&path, Some(text(&"x".repeat(*size)))).expect("fits");
+            it.flag_set(&path, false).expect("fits");
+            it.disable_wins_flag_set(&path, true).expect("fits");
+            it.max_offer(&path, i64::MIN).expect("fits");
+            it.min_offer(&path, i64::MAX).expect("fits");
+            for id in ["one".to_owned(), "x".repeat(64)] {
+                it.events_append(&path, text(&"x".repeat(*size)), Some(id.parse().expect("an id"))).expect("fits");
+            }
+            it.events_trim(&path, Revision(u64::MAX)).expect("fits");
         }
         while it.pending().deltas > 0 {
             let (push_no, deltas) = send(&mut it);

@@ -146,7 +146,11 @@ impl Sync<'_> {
     fn give_up(&self, node: NodeId, verdict: &JoinVerdict) -> Result<(), RelayError> {
         match verdict {
             JoinVerdict::Full => {
-                Err(RelayError::Full { limit: self.service.relay.sequencer.read().fold.limits().nodes_max })
+                let applied = self.service.relay.sequencer.read();
+                Err(match applied.fold.namespace(&self.namespace) {
+                    Some(view) => RelayError::Full { limit: view.limits().nodes_max },
+                    None => RelayError::TooManyNamespaces { limit: applied.fold.limits().namespaces_max },
+                })
             }
             JoinVerdict::Evicted => Err(RelayError::NodeGone(node.to_string())),
             JoinVerdict::Admitted { .. } | JoinVerdict::Superseded | JoinVerdict::Forgotten => Ok(()),

@@ -252,15 +252,15 @@ impl<'a> Sync<'a> {
         let applied = sequencer.read();
         let fold = &applied.fold;
         if let Some(request) = &request {
-            match chunk(
-                fold,
-                sequencer.log_fingerprint(),
-                &self.namespace,
-                request,
-                self.call.head,
-                log_is_read,
-            ) {
+            let reader =
+                Reader { namespace: &self.namespace, node: Some(admitted.node), head: self.call.head };
+            let log = sequencer.log_fingerprint();
+            match chunk(fold, log, &reader, request, log_is_read) {
                 Ok(chunk) => {
+                    // What arrived in a history that is lost says nothing of this one: what had expired there may wait here.
+                    if chunk.restart != Some(Lost::History) {
+                        self.take_note_of_receipt(fold, log, admitted.node, request);
+                    }
                     self.service.relay.metrics.pulled(chunk.rows, chunk.keys.len());
                     answer.chunk = Some(encode::chunk(chunk));
                 }
@@ -274,6 +274,17 @@ impl<'a> Sync<'a> {
             .or_else(|| view.tombstone(admitted.node).map(|it| &it.last));
         answer.settled = last.and_then(encode::settled);
         answer.members = Some(self.service.member_counts(view.number(), fold.revision()));
+    }
+
+    /// Messages up to the token that the node sends have arrived there, and need not wait any more. Nobody waits for that
+    /// record: if it is lost, the next pull says the same.
+    fn take_note_of_receipt(&self, fold: &Fold, log: u64, node: NodeId, request: &PullRequest) {
+        let Some(upto) = Token::received(&request.token, log, &self.namespace) else { return };
+        let waits = fold.namespace(&self.namespace).is_some_and(|view| view.has_mail_upto(node, upto));
+        if waits && fold.is_valid(upto) {
+            let received = record::Received { namespace: self.namespace.clone(), node, upto };
+            let _ = self.service.relay.sequencer.submit(Record::Received(received), 64, None);
+        }
     }
 }
 
@@ -291,13 +302,21 @@ impl Service {
     }
 }
 
+/// Who reads.
+pub(super) struct Reader<'a> {
+    pub(super) namespace: &'a Namespace,
+    /// Whose messages come along.
+    pub(super) node: Option<NodeId>,
+    /// The highest revision that it was ever shown.
+    pub(super) head: Revision,
+}
+
 /// Builds a chunk, once this relay has what the reader knows of.
 pub(super) fn chunk(
     fold: &Fold,
     log: u64,
-    namespace: &Namespace,
+    reader: &Reader<'_>,
     request: &PullRequest,
-    head: Revision,
     log_is_read: bool,
 ) -> Result<crate::state::Chunk, RelayError> {
     let has = fold.revision();
@@ -306,14 +325,15 @@ pub(super) fn chunk(
         all: request.follow.all,
         collections: &request.follow.collections,
         members: request.follow.members,
+        node: reader.node,
         acked: &request.acked,
         held_since: request.held_since,
-        head,
+        head: reader.head,
         max_bytes: request.max_bytes,
         log_is_read,
     };
     let chunk = fold
-        .pull(log, namespace, &pull)
+        .pull(log, reader.namespace, &pull)
         .map_err(|PullError::Behind(wanted)| RelayError::Behind { wanted, has })?;
     let lost = chunk.restart == Some(Lost::History);
     if has < request.min_revision && !lost {

@@ -3,21 +3,27 @@
 use std::sync::Arc;
 
 use dormouse_proto::{
-    ids::{Beat, BootId, Incarnation, InvalidName, NodeId, PushId, PushNo, Revision},
-    lattice::{Counter, Register, SetElement, Type},
+    ids::{Beat, BootId, Incarnation, InvalidName, Key, NodeId, PushId, PushNo, Revision},
+    lattice::Type,
     record::{Cause, Policy},
     wire::log_v1::{self as stored, part::Kind},
 };
-use prost::{Message as _, encoding::decode_varint};
+use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{FORMAT, reason};
+use super::{
+    FORMAT,
+    parts::{row_of, rows_of, split_part},
+    reason, row,
+};
 use crate::state::{
-    Fold, Limits,
-    collection::{Collection, Marks, RowBody},
+    Fold, Limits, Mail,
+    collection::{Collection, Marks},
+    keys::KeyId,
     members::{LastPush, Member, Refused, RosterEntry, RosterRow, Soft, Tombstone},
     namespace::NamespaceState,
     once::OnceKey,
+    places::Gathered,
     rows::{Row, RowId},
     segments::Segments,
 };
@@ -58,6 +64,8 @@ pub struct Restore {
     pending: Vec<u8>,
     namespace: Option<usize>,
     collection: Option<Filling>,
+    /// The row that is being read. One for all, so that its strings need not be allocated for each.
+    row: stored::Row,
     begun: bool,
     ended: bool,
 }
@@ -67,8 +75,11 @@ pub struct Restore {
 struct Filling {
     collection: Collection,
     ids: Vec<RowId>,
-    key: Option<(String, Type)>,
+    key: Option<(KeyId, Type)>,
+    elements: Gathered,
     dead: Vec<RowId>,
+    /// What nodes hold up here.
+    presences: Vec<(NodeId, Key)>,
 }
 
 impl Fold {
@@ -100,6 +111,7 @@ impl Restore {
             pending: Vec::new(),
             namespace: None,
             collection: None,
+            row: stored::Row::default(),
             begun: false,
             ended: false,
         }
@@ -114,7 +126,10 @@ impl Restore {
         let pending = std::mem::take(&mut self.pending);
         let mut rest = pending.as_slice();
         while let Some((part, whole)) = split_part(rest)? {
-            self.part(stored::Part::decode(part)?, &rest[..whole])?;
+            match rows_of(part) {
+                Some(rows) => self.rows(rows, &rest[..whole])?,
+                None => self.part(stored::Part::decode(part)?, &rest[..whole])?,
+            }
             rest = &rest[whole..];
         }
         self.pending = rest.to_vec();
@@ -129,6 +144,23 @@ impl Restore {
         if self.ended && self.pending.is_empty() { Ok(self.fold) } else { Err(RestoreError::Short) }
     }
 
+    /// A part that holds nothing but rows, which are nearly all of a snapshot: one after the other, and not all at once.
+    fn rows(&mut self, mut rows: &[u8], bytes: &[u8]) -> Result<(), RestoreError> {
+        if self.ended || !self.begun {
+            return Err(RestoreError::Damaged("its parts are out of order"));
+        }
+        self.hasher.update(bytes);
+        let filling = self.collection.as_mut().ok_or(RestoreError::Damaged("rows without a collection"))?;
+        while !rows.is_empty() {
+            let (row, rest) = row_of(rows).ok_or(RestoreError::Damaged("a row that is cut"))?;
+            self.row.clear();
+            self.row.merge(row)?;
+            filling.row(&self.row)?;
+            rows = rest;
+        }
+        Ok(())
+    }
+
     fn part(&mut self, part: stored::Part, bytes: &[u8]) -> Result<(), RestoreError> {
         let kind = part.kind.ok_or(RestoreError::Damaged("a part of an unknown kind"))?;
         if self.ended || self.begun == matches!(kind, Kind::Begin(_)) {
@@ -139,6 +171,7 @@ impl Restore {
         }
         if let Kind::End(end) = kind {
             self.ended = true;
+            self.fold.namespaces.iter_mut().for_each(NamespaceState::restore_ages);
             let whole = end.hash.as_ref() == self.hasher.digest128().to_le_bytes();
             return if whole { Ok(()) } else { Err(RestoreError::Hash) };
         }
@@ -147,13 +180,14 @@ impl Restore {
             Kind::Begin(begin) => self.begin(begin),
             Kind::Namespace(begin) => self.begin_namespace(begin),
             Kind::Collection(begin) => self.begin_collection(begin),
-            Kind::Rows(rows) => rows.rows.into_iter().try_for_each(|row| self.filling()?.row(row)),
+            Kind::Rows(rows) => rows.rows.into_iter().try_for_each(|row| self.filling()?.row(&row)),
             Kind::Dead(dead) => self.filling()?.dead(&dead.rows),
             Kind::Members(members) => members.members.into_iter().try_for_each(|it| self.member(it)),
             Kind::Tombstones(tombstones) => {
                 tombstones.tombstones.into_iter().try_for_each(|it| self.tombstone(it))
             }
             Kind::Roster(roster) => self.roster(roster),
+            Kind::Inboxes(inboxes) => inboxes.inboxes.into_iter().try_for_each(|it| self.inbox(it)),
             Kind::Once(once) => once.ids.into_iter().try_for_each(|it| self.once(&it)),
             Kind::End(_) => Ok(()),
         }
@@ -185,7 +219,10 @@ impl Restore {
         if self.fold.names.insert(name, number).is_some() {
             return Err(RestoreError::Damaged("a namespace comes twice"));
         }
-        self.fold.namespaces.push(NamespaceState::default());
+        let mut namespace = NamespaceState::new(self.fold.limits);
+        namespace.own = Policy::from(begin.limits.unwrap_or_default());
+        namespace.limit(&self.fold.limits);
+        self.fold.namespaces.push(namespace);
         self.namespace = Some(number);
         Ok(())
     }
@@ -193,9 +230,20 @@ impl Restore {
     fn begin_collection(&mut self, begin: stored::CollectionBegin) -> Result<(), RestoreError> {
         let mut collection = Collection::new(begin.name.try_into()?);
         collection.set_floor(Revision(begin.floor));
-        collection.marks =
-            Marks { register: Revision(begin.register_mark), register_stamp: begin.register_stamp };
-        self.collection = Some(Filling { collection, ids: Vec::new(), key: None, dead: Vec::new() });
+        collection.marks = Marks {
+            register: Revision(begin.register_mark),
+            register_stamp: begin.register_stamp,
+            remove_wins: Revision(begin.remove_wins_mark),
+            events: Revision(begin.events_mark),
+        };
+        self.collection = Some(Filling {
+            collection,
+            ids: Vec::new(),
+            key: None,
+            elements: Gathered::default(),
+            dead: Vec::new(),
+            presences: Vec::new(),
+        });
         Ok(())
     }
 
@@ -204,13 +252,17 @@ impl Restore {
     }
 
     fn close_collection(&mut self) -> Result<(), RestoreError> {
-        let Some(Filling { mut collection, dead, .. }) = self.collection.take() else {
+        let Some(Filling { mut collection, elements, dead, presences, .. }) = self.collection.take() else {
             return Ok(());
         };
+        collection.restore_places(elements);
         collection.restore_dead(dead.into_iter());
         let namespace = self.namespace()?;
         if namespace.find(collection.name.as_str()).is_some() {
             return Err(RestoreError::Damaged("a collection comes twice"));
+        }
+        for (node, key) in presences {
+            namespace.presences.note(node, &collection.name, &key, true);
         }
         namespace.add(collection);
         Ok(())
@@ -276,6 +328,20 @@ impl Restore {
         Ok(())
     }
 
+    fn inbox(&mut self, inbox: stored::Inbox) -> Result<(), RestoreError> {
+        let inboxes = &mut self.namespace()?.inboxes;
+        for mail in inbox.mails {
+            let stored::Mail { revision, message_id, sender, payload, expires_at_ms } = mail;
+            let payload = payload.to_vec().into_boxed_slice();
+            let revision = Revision(revision);
+            inboxes.restore(
+                NodeId(inbox.node_id),
+                Mail { revision, message_id, sender, payload, expires_at_ms },
+            );
+        }
+        Ok(())
+    }
+
     fn once(&mut self, id: &stored::OnceId) -> Result<(), RestoreError> {
         let key = id
             .key
@@ -293,35 +359,21 @@ impl Restore {
 }
 
 impl Filling {
-    fn row(&mut self, row: stored::Row) -> Result<(), RestoreError> {
+    fn row(&mut self, row: &stored::Row) -> Result<(), RestoreError> {
+        const TOO_MANY: RestoreError = RestoreError::Damaged("more rows than there can be");
         if row.kind != 0 {
             let kind =
                 Type::from_number(row.kind).ok_or(RestoreError::Damaged("a row of an unknown type"))?;
-            self.key = Some((row.key, kind));
+            self.key = Some((self.collection.restore_key(&row.key, kind).ok_or(TOO_MANY)?, kind));
         }
-        let (key, kind) = self.key.as_ref().ok_or(RestoreError::Damaged("a row without a key"))?;
-        let id = self.collection.restore(key, *kind, Revision(row.chg), |key| match kind {
-            Type::Counter => RowBody::Counter(
-                key,
-                Counter {
-                    total: row.total,
-                    cut_as_of: Revision(row.cut_as_of),
-                    cut_total: row.cut_total,
-                    born: Revision(row.born),
-                },
-            ),
-            Type::Set => {
-                RowBody::Element(key, row.element.as_str().into(), SetElement { added: Revision(row.added) })
-            }
-            Type::Register => {
-                let value = row.value.as_ref().map(|value| value.to_vec().into_boxed_slice());
-                RowBody::Register(
-                    key,
-                    Register { stamp_ms: row.stamp_ms, revision: Revision(row.revision), value },
-                )
-            }
-        });
-        self.ids.push(id.ok_or(RestoreError::Damaged("more rows than there can be"))?);
+        let (key, kind) = self.key.ok_or(RestoreError::Damaged("a row without a key"))?;
+        if kind == Type::Presence && row.value.is_some() {
+            let name = self.collection.keys().entry(key).name.parse()?;
+            self.presences.push((NodeId(row.node_id), name));
+        }
+        let body = row::body(kind, row, key)?;
+        let id = self.collection.restore(key, Revision(row.chg), body, &mut self.elements);
+        self.ids.push(id.ok_or(TOO_MANY)?);
         Ok(())
     }
 
@@ -333,19 +385,6 @@ impl Filling {
         self.dead.extend(ids);
         Ok(())
     }
-}
-
-/// The next whole part, and its length with its prefix.
-fn split_part(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, RestoreError> {
-    const LARGEST: usize = 1 << 28;
-    let mut rest = bytes;
-    let Ok(len) = decode_varint(&mut rest) else {
-        return if bytes.len() < 10 { Ok(None) } else { Err(RestoreError::Damaged("a part of no length")) };
-    };
-    let too_long = RestoreError::Damaged("a part of impossible length");
-    let len = usize::try_from(len).ok().filter(|it| *it <= LARGEST).ok_or(too_long)?;
-    let prefix = bytes.len() - rest.len();
-    Ok(rest.get(..len).map(|part| (part, prefix + len)))
 }
 
 fn boot_id(bytes: &[u8]) -> Result<BootId, RestoreError> {

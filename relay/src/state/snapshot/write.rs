@@ -10,10 +10,11 @@ use dormouse_proto::{
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{FORMAT, StateHash, reason};
+use super::{FORMAT, StateHash, reason, row::fill};
 use crate::state::{
-    Fold, Limits,
+    Fold, Limits, Mail,
     collection::{Collection, RowBody},
+    inbox::Inboxes,
     keys::KeyId,
     members::{LastPush, Members},
     namespace::NamespaceState,
@@ -21,11 +22,13 @@ use crate::state::{
     rows::{Body as _, Row},
 };
 
-/// Rows of one part.
+/// Rows of one part, ...
 const BATCH: usize = 512;
+/// ... and bytes beyond which a part is not made longer: a reader takes it as a whole.
+const PART_BYTES: usize = 1 << 20;
 
 impl Fold {
-    /// Writes the state piece by piece; `piece` gets at most some dozens of KiB at once.
+    /// Writes the state piece by piece; `piece` gets a few MiB at once at the most.
     pub fn write_snapshot(&self, mut piece: impl FnMut(&[u8])) {
         let mut hasher = Xxh3::new();
         self.write_parts(&mut |bytes| {
@@ -57,8 +60,10 @@ impl Fold {
             self.names.iter().map(|(name, number)| (name, *number)).collect();
         names.sort_unstable_by_key(|(_, number)| *number);
         for (name, number) in names {
-            emit(Kind::Namespace(stored::NamespaceBegin { name: name.to_string() }), out);
-            write_namespace(&self.namespaces[number], out);
+            let namespace = &self.namespaces[number];
+            let own = (namespace.own != Policy::default()).then(|| namespace.own.clone().into());
+            emit(Kind::Namespace(stored::NamespaceBegin { name: name.to_string(), limits: own }), out);
+            write_namespace(namespace, out);
         }
     }
 }
@@ -79,9 +84,15 @@ fn policy(limits: &Limits) -> Policy {
         rows_max,
         bytes_max,
         nodes_max,
+        events_max,
+        events_bytes_max,
+        events_age_ms,
+        inbox_max,
+        inbox_bytes_max,
         namespaces_max: _, // not a policy
     } = *limits;
     Policy {
+        namespace: None,
         dead_rows_min: Some(dead_rows_min),
         tombstones_max: Some(tombstones_max),
         tombstone_ms: Some(tombstone_ms),
@@ -92,6 +103,11 @@ fn policy(limits: &Limits) -> Policy {
         rows_max: Some(rows_max),
         bytes_max: Some(bytes_max),
         nodes_max: Some(nodes_max),
+        events_max: Some(events_max),
+        events_bytes_max: Some(events_bytes_max),
+        events_age_ms: Some(events_age_ms),
+        inbox_max: Some(inbox_max),
+        inbox_bytes_max: Some(inbox_bytes_max),
     }
 }
 
@@ -102,22 +118,24 @@ fn write_namespace(namespace: &NamespaceState, out: &mut impl FnMut(&[u8])) {
             floor: collection.table().floor().0,
             register_mark: collection.marks.register.0,
             register_stamp: collection.marks.register_stamp,
+            remove_wins_mark: collection.marks.remove_wins.0,
+            events_mark: collection.marks.events.0,
         };
         emit(Kind::Collection(begin), out);
         write_rows(collection, out);
     }
     write_members(&namespace.members, out);
+    write_inboxes(&namespace.inboxes, out);
     write_once(&namespace.once, out);
 }
 
 fn write_rows(collection: &Collection, out: &mut impl FnMut(&[u8])) {
-    let name_of = |row: &Row<RowBody>| row.body.key().map(|key| &collection.keys().entry(key).name);
     let mut unseen: Vec<_> = collection.table().unseen().collect();
-    unseen.sort_by(|a, b| name_of(a).cmp(&name_of(b)));
+    unseen.sort_by_cached_key(|row| full_name(collection, row));
     let rows =
         unseen.into_iter().chain(collection.table().changed_after(Revision::ZERO).map(|(_, _, row)| row));
 
-    let (mut batch, mut last, mut ordinal) = (Vec::with_capacity(BATCH), None, 0_u32);
+    let (mut batch, mut bytes, mut last, mut ordinal) = (Vec::with_capacity(BATCH), 0, None, 0_u32);
     let mut dead: HashMap<*const Row<RowBody>, u32> = HashMap::new();
     for row in rows {
         if row.body.is_dead() {
@@ -125,7 +143,9 @@ fn write_rows(collection: &Collection, out: &mut impl FnMut(&[u8])) {
         }
         ordinal += 1;
         batch.push(stored_row(collection, row, &mut last));
-        if batch.len() == BATCH {
+        bytes += row.body.heap_bytes();
+        if batch.len() == BATCH || bytes >= PART_BYTES {
+            bytes = 0;
             emit(Kind::Rows(stored::Rows { rows: std::mem::take(&mut batch) }), out);
         }
     }
@@ -151,25 +171,32 @@ fn stored_row(collection: &Collection, row: &Row<RowBody>, last: &mut Option<Key
         stored.kind = u32::from(entry.kind.number());
         *last = Some(key);
     }
-    match &row.body {
-        RowBody::Vacant => {}
-        RowBody::Counter(_, counter) => {
-            stored.total = counter.total;
-            stored.cut_as_of = counter.cut_as_of.0;
-            stored.cut_total = counter.cut_total;
-            stored.born = counter.born.0;
-        }
-        RowBody::Element(_, name, element) => {
-            stored.element = name.to_string();
-            stored.added = element.added.0;
-        }
-        RowBody::Register(_, register) => {
-            stored.stamp_ms = register.stamp_ms;
-            stored.revision = register.revision.0;
-            stored.value = register.value.as_ref().map(|value| value.to_vec().into());
+    fill(&mut stored, &row.body);
+    stored
+}
+
+/// Key, type and element of a row.
+fn full_name(collection: &Collection, row: &Row<RowBody>) -> (String, u8, String) {
+    let Some(key) = row.body.key() else { return Default::default() };
+    let entry = collection.keys().entry(key);
+    (entry.name.to_string(), entry.kind.number(), row.body.element().unwrap_or_default().to_owned())
+}
+
+fn write_inboxes(inboxes: &Inboxes, out: &mut impl FnMut(&[u8])) {
+    for (node, mails) in inboxes.in_order() {
+        let mail = |mail: &&Mail| stored::Mail {
+            revision: mail.revision.0,
+            message_id: mail.message_id.clone(),
+            sender: mail.sender.clone(),
+            payload: mail.payload.to_vec().into(),
+            expires_at_ms: mail.expires_at_ms,
+        };
+        // A message has 64 KiB at the most, so that a part has a few MiB.
+        for some in mails.chunks(64) {
+            let inbox = stored::Inbox { node_id: node.0, mails: some.iter().map(mail).collect() };
+            emit(Kind::Inboxes(stored::Inboxes { inboxes: vec![inbox] }), out);
         }
     }
-    stored
 }
 
 fn write_members(members: &Members, out: &mut impl FnMut(&[u8])) {

@@ -1,5 +1,6 @@
 //! What people and programs are shown. Everything here is pure.
 
+pub(crate) mod json;
 pub(crate) mod member;
 pub(crate) mod rows;
 

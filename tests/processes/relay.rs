@@ -1,0 +1,138 @@
+//! The relay's own binary as a child process, on an embedded log in a folder that vanishes. It is killed and started
+//! again on the same folder and the same ports.
+#![expect(clippy::disallowed_methods, reason = "real processes are waited for in real time")]
+
+use std::{
+    error::Error,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Longer than anything here takes on a loaded machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A relay that is killed when it is dropped.
+pub(crate) struct RelayProcess {
+    child: Option<Child>,
+    dir: TempDir,
+    port: u16,
+    admin_port: u16,
+    env: Vec<(&'static str, &'static str)>,
+}
+
+/// The relay's own binary, built once and as a user would build it.
+fn relay_binary() -> Outcome<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BINARY.get_or_init(|| build().map_err(|error| error.to_string()));
+    built.as_deref().map_err(|error| error.clone().into())
+}
+
+fn build() -> Outcome<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let profile_dir = exe.parent().and_then(|deps| deps.parent()).ok_or("no target folder")?;
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "-p", "dormouse-relay", "--bin", "dormouse-relay"]);
+    build.arg("--target-dir").arg(profile_dir.parent().ok_or("no target folder")?);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let built = build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status()?;
+    if built.success() {
+        Ok(profile_dir.join("dormouse-relay"))
+    } else {
+        Err("the relay does not build".into())
+    }
+}
+
+/// A port below those that the kernel gives to outgoing connections: one of the callers that try to reach the relay
+/// while it is down would otherwise come to own it.
+fn free_port() -> Outcome<u16> {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let found = (0..1_000).map(|_| fastrand::u16(20_000..30_000)).find(free);
+    Ok(found.ok_or("no port is free")?)
+}
+
+impl RelayProcess {
+    pub(crate) fn start(env: &[(&'static str, &'static str)]) -> Outcome<Self> {
+        let dir = tempfile::tempdir()?;
+        let (port, admin_port) = (free_port()?, free_port()?);
+        let mut relay = Self { child: None, dir, port, admin_port, env: env.to_vec() };
+        relay.restart()?;
+        Ok(relay)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn restart(&mut self) -> Outcome {
+        let mut command = Command::new(relay_binary()?);
+        // What a test is told by the environment is no setting of the relay, and a relay refuses what it does not know.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_"))
+        {
+            command.env_remove(name);
+        }
+        let child = command
+            .env("DORMOUSE_LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("DORMOUSE_ADMIN_LISTEN", format!("127.0.0.1:{}", self.admin_port))
+            .env("DORMOUSE_DATA_DIR", self.dir.path())
+            .env("DORMOUSE_LOG", "warn")
+            .envs(self.env.iter().copied())
+            .stdout(Stdio::null())
+            .spawn()?;
+        self.child = Some(child);
+        let began = Instant::now();
+        while !self.get("/readyz").is_ok_and(|page| page.starts_with("HTTP/1.1 200")) {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok()?) {
+                return Err(format!("the relay ended: {status}").into());
+            }
+            if began.elapsed() > PATIENCE {
+                return Err("the relay did not become ready".into());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// SIGKILL: nothing is finished, nothing is said.
+    pub(crate) fn kill(&mut self) -> Outcome {
+        let mut child = self.child.take().ok_or("not running")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    fn get(&self, path: &str) -> Outcome<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(page)
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> Outcome<u64> {
+        let page = self.get("/metrics")?;
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.ok_or_else(|| format!("no {name}"))?.parse()?)
+    }
+}
+
+impl Drop for RelayProcess {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
