@@ -75,17 +75,19 @@ fn at_most(delta: &Delta) -> Growth {
 }
 
 /// What an event takes beside its payload: its encoding, its place in the queue.
-const EVENT_BYTES: usize = 96;
+const EVENT_BYTES: usize = 62;
+/// What a log takes beside its head while it has entries.
+const LOG_BYTES: usize = 150;
 /// What a remove-wins element takes beside its name.
 const GUARDED_BYTES: usize = PLACE_BYTES + 48;
 /// What a holder takes beside its value.
-const HOLDER_BYTES: usize = PLACE_BYTES + 152;
+const HOLDER_BYTES: usize = PLACE_BYTES + 122;
 
 /// Entries, and the head of their log.
 fn events<'a>(append: impl Iterator<Item = &'a Append>) -> Growth {
     let one = |it: &Append| Growth::of(1, ROW_BYTES + EVENT_BYTES + value_len(Some(&it.payload)));
     let entries = append.map(one).fold(Growth::default(), Growth::and);
-    if entries.rows == 0 { entries } else { entries.and(Growth::of(1, ROW_BYTES)) }
+    if entries.rows == 0 { entries } else { entries.and(Growth::of(1, ROW_BYTES + LOG_BYTES)) }
 }
 
 /// Its id says that it was appended before.
