@@ -22,7 +22,10 @@ use super::{
     rows::{Body as _, Row, RowId, Table},
 };
 
-pub(super) use body::{EncodedValue, Entry, GuardedElement, Holder, RowBody, name_bytes};
+pub(super) use body::{
+    EncodedValue, Entry, GUARDED_BYTES, GuardedElement, HOLDER_BYTES, Holder, LOG_BYTES, QUEUED_BYTES,
+    RowBody, name_bytes,
+};
 pub(super) use events::Appending;
 use events::Queue;
 

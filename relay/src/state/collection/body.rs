@@ -92,13 +92,13 @@ impl Body for RowBody {
 }
 
 /// What the box of a remove-wins element takes.
-const GUARDED_BYTES: usize = 48;
+pub(in crate::state) const GUARDED_BYTES: usize = 48;
 /// What the box of a holder takes, and its name among those of its node.
-const HOLDER_BYTES: usize = 32 + 90;
+pub(in crate::state) const HOLDER_BYTES: usize = 32 + 90;
 /// What an entry takes in the queue of its log.
-const QUEUED_BYTES: usize = 6;
+pub(in crate::state) const QUEUED_BYTES: usize = 6;
 /// What the queue of a log takes, and its place among those that age, while it has entries.
-const LOG_BYTES: usize = 150;
+pub(in crate::state) const LOG_BYTES: usize = 150;
 
 impl RowBody {
     pub(in crate::state) fn key(&self) -> Option<KeyId> {

@@ -8,7 +8,10 @@ use dormouse_proto::{
 
 use super::Context;
 use crate::state::{
-    collection::{Collection, PLACE_BYTES, ROW_BYTES, key_bytes, name_bytes},
+    collection::{
+        Collection, GUARDED_BYTES, HOLDER_BYTES, LOG_BYTES, PLACE_BYTES, QUEUED_BYTES, ROW_BYTES, key_bytes,
+        name_bytes,
+    },
     namespace::NamespaceState,
     once::OnceKey,
 };
@@ -61,31 +64,26 @@ fn at_most(delta: &Delta) -> Growth {
         | Change::Min(_) => one_row(0),
         Change::Register(change) => one_row(value_len(change.value.as_ref())),
         Change::Siblings(change) => one_row(24 + value_len(change.value.as_ref())),
-        Change::Presence(change) => one_row(HOLDER_BYTES + value_len(change.value.as_ref())),
+        Change::Presence(change) => one_row(PLACE_BYTES + HOLDER_BYTES + value_len(change.value.as_ref())),
         Change::Events(change) => events(change.append.iter()),
         Change::Set(change) => elements(change.add.iter().map(Element::as_str), PLACE_BYTES),
         Change::GrowOnlySet(change) => elements(change.add.iter().map(Element::as_str), PLACE_BYTES),
         // A remove of what is not there is remembered.
         Change::RemoveWinsSet(change) => {
             let added = change.add.iter().flat_map(|it| &it.elements);
-            elements(added.chain(&change.remove).map(Element::as_str), GUARDED_BYTES)
+            elements(added.chain(&change.remove).map(Element::as_str), PLACE_BYTES + GUARDED_BYTES)
         }
     };
     if new_rows.rows == 0 { new_rows } else { new_rows.and(Growth::of(0, key_bytes(delta.key.as_str()))) }
 }
 
-/// What an event takes beside its payload: its encoding, its place in the queue.
-const EVENT_BYTES: usize = 62;
-/// What a log takes beside its head while it has entries.
-const LOG_BYTES: usize = 150;
-/// What a remove-wins element takes beside its name.
-const GUARDED_BYTES: usize = PLACE_BYTES + 48;
-/// What a holder takes beside its value.
-const HOLDER_BYTES: usize = PLACE_BYTES + 122;
+/// What the encoding of an event takes beside its payload, at the most.
+const EVENT_BYTES: usize = 56;
 
 /// Entries, and the head of their log.
 fn events<'a>(append: impl Iterator<Item = &'a Append>) -> Growth {
-    let one = |it: &Append| Growth::of(1, ROW_BYTES + EVENT_BYTES + value_len(Some(&it.payload)));
+    let one =
+        |it: &Append| Growth::of(1, ROW_BYTES + QUEUED_BYTES + EVENT_BYTES + value_len(Some(&it.payload)));
     let entries = append.map(one).fold(Growth::default(), Growth::and);
     if entries.rows == 0 { entries } else { entries.and(Growth::of(1, ROW_BYTES + LOG_BYTES)) }
 }
@@ -119,7 +117,7 @@ fn exactly(namespace: &NamespaceState, delta: &Delta, context: &Context<'_>) -> 
         Change::RemoveWinsSet(change) => {
             let added = change.add.iter().flat_map(|it| &it.elements);
             let all = added.chain(&change.remove).map(Element::as_str);
-            with_key(collection, delta, elements(all.filter(|it| !known(it)), GUARDED_BYTES))
+            with_key(collection, delta, elements(all.filter(|it| !known(it)), PLACE_BYTES + GUARDED_BYTES))
         }
         Change::Events(change) => {
             let fresh = change.append.iter().filter(|it| !is_repeated(namespace, delta, it));
