@@ -60,6 +60,10 @@ impl Call<'_> {
     /// The fate of the last push, from the same view as the chunk.
     fn settled(&self, admitted: &Admitted, answer: &mut v1::SyncResponse) {
         let fold = &self.world.relays[self.relay].machine.fold;
+        let chunk = matches!(answer.pull_result, Some(response::PullResult::Chunk(_)));
+        if !chunk && !fold.is_valid(Revision(self.request.head)) {
+            return;
+        }
         let Some(view) = fold.namespace(namespace(self.request.space)) else { return };
         let last = view.member(admitted.node).map(|it| &it.last);
         let last = last.or_else(|| view.tombstone(admitted.node).map(|it| &it.last));

@@ -187,24 +187,29 @@ impl<'a> Call<'a> {
     fn rejoin(
         &mut self,
         node: NodeId,
-        next: Incarnation,
+        mut next: Incarnation,
         previous: Incarnation,
     ) -> Result<Admitted, NoAnswer> {
-        match self.join(node, next, Some(previous))? {
-            JoinVerdict::Admitted { .. } => {
-                self.world.stats.readmitted += 1;
-                Ok(Admitted { node, incarnation: next, how: Admission::Readmitted })
-            }
-            JoinVerdict::Forgotten => self.become_another(node, Admission::Forgotten),
-            JoinVerdict::Superseded => match self.known(node) {
-                Known::Live { incarnation, same_process: true } => {
-                    Ok(Admitted { node, incarnation, how: Admission::Readmitted })
+        let how = Admission::Readmitted;
+        for _ in 0..TRIES {
+            match self.join(node, next, Some(previous))? {
+                JoinVerdict::Admitted { .. } => {
+                    self.world.stats.readmitted += 1;
+                    return Ok(Admitted { node, incarnation: next, how });
                 }
-                _ => self.become_another(node, Admission::Forked),
-            },
-            JoinVerdict::Evicted => Err(NoAnswer::Evicted),
-            JoinVerdict::Full => Err(NoAnswer::Unreachable),
+                JoinVerdict::Forgotten => return self.become_another(node, Admission::Forgotten),
+                JoinVerdict::Superseded => match self.known(node) {
+                    Known::Live { incarnation, same_process: true } => {
+                        return Ok(Admitted { node, incarnation, how });
+                    }
+                    Known::Ended { incarnation, same_process: true, .. } => next = incarnation.next(),
+                    _ => return self.become_another(node, Admission::Forked),
+                },
+                JoinVerdict::Evicted => return Err(NoAnswer::Evicted),
+                JoinVerdict::Full => break,
+            }
         }
+        Err(NoAnswer::Unreachable)
     }
 
     fn become_another(&mut self, was: NodeId, how: Admission) -> Result<Admitted, NoAnswer> {

@@ -59,6 +59,9 @@ impl Replica {
         if self.traps.has(Trap::NoSettled) {
             return;
         }
+        // It was shown a revision like any other: if the log loses that, a chunk must be able to say so. A relay without
+        // its log may still tell of what is lost, and then no chunk comes along.
+        self.head = self.head.max(settled.bound.unwrap_or(Revision::ZERO));
         let mine =
             |push: &&mut SealedPush| push.push_no() == settled.push_no && push.push_id() == settled.push_id;
         if let Some(push) = self.sealed.as_mut().filter(mine) {

@@ -54,6 +54,8 @@ pub(super) struct Books {
     pub(super) rows: Vec<RowTruth>,
     pub(super) bound: HashMap<PushId, u64>,
     pub(super) refused: HashMap<PushId, u64>,
+    /// Who was ever admitted; `true`: once more by a late copy of the first Join, after all that was known had expired.
+    admitted: HashMap<NodeId, bool>,
     pub(super) ids: Ids,
     pub(super) letters: Letters,
     pub(super) limits: Limits,
@@ -87,6 +89,7 @@ impl Books {
             rows: rows::all().iter().map(|it| row(it.kind)).collect(),
             bound: HashMap::new(),
             refused: HashMap::new(),
+            admitted: HashMap::new(),
             ids: Ids::default(),
             letters: Letters::default(),
             limits: Limits::default(),
@@ -106,10 +109,15 @@ impl Books {
         match verdict {
             PushVerdict::Bound { revision, duplicate: false } => {
                 let meant = registry.get(id).ok_or_else(|| violation("a push that nobody sealed"))?;
-                ensure(self.bound.insert(id, revision.0).is_none(), || "I7: a push bound twice".into())?;
-                ensure(!self.refused.contains_key(&id), || "I7: a refused push bound".into())?;
+                // At most once is promised for as long as the tombstone of its author lives.
+                let was_forgotten = self.admitted.get(&push.node).is_some_and(|again| *again);
+                let before = self.bound.insert(id, revision.0);
+                ensure(before.is_none() || was_forgotten, || "I7: a push bound twice".into())?;
+                ensure(!self.refused.contains_key(&id) || was_forgotten, || "I7: a refused push bound".into())?;
                 let twice = meant.before.iter().find(|earlier| self.bound.contains_key(*earlier));
-                ensure(twice.is_none(), || format!("I7: the content of push {twice:?} bound twice"))?;
+                ensure(twice.is_none() || was_forgotten, || {
+                    format!("I7: the content of push {twice:?} bound twice")
+                })?;
                 let author = Some((push.node, push.incarnation));
                 let by = Binding { fold, at: revision.0, author, log_time_ms };
                 let said = |row: RowNo| {
@@ -128,6 +136,11 @@ impl Books {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A node was admitted that the fold did not know.
+    pub(super) fn admit(&mut self, node: NodeId) {
+        self.admitted.entry(node).and_modify(|again| *again = true).or_insert(false);
     }
 
     /// A write of a caller that is no node. It looks at nothing, so it means whatever is there; or it says so.

@@ -17,7 +17,7 @@ use dormouse_proto::{
     traps::Trap,
     wire::v1,
 };
-use dormouse_relay::state::{Fold, ReadBounds, StateHash, Verdict};
+use dormouse_relay::state::{Fold, JoinVerdict, ReadBounds, StateHash, Verdict};
 use prost::Message as _;
 
 use crate::{
@@ -177,6 +177,12 @@ impl Ledger {
             }
             (Record::Write(write), Verdict::Write(verdict)) => {
                 self.space(&write.namespace)?.write(fold, write, verdict, log_time_ms)
+            }
+            (Record::Join(join), Verdict::Join(JoinVerdict::Admitted { again: false }))
+                if join.previous.is_none() =>
+            {
+                self.space(&join.namespace)?.admit(join.node);
+                Ok(())
             }
             (Record::Gone(gone), Verdict::Gone(true)) => self.space(&gone.namespace)?.gone(fold, gone.node),
             (Record::Send(send), Verdict::Send(verdict)) => {

@@ -69,6 +69,18 @@ fn a_push_is_settled_by_its_fate_and_a_barrier_and_not_by_a_cursor_alone() {
 }
 
 #[test]
+fn a_fate_without_a_chunk_is_something_that_was_shown() {
+    // T2: a relay without its log may tell of a push that the log has lost. Only a request that names that revision is
+    // told so; a barrier of the new history would settle the push otherwise.
+    let mut it = caught_up(5, vec![counter("a/c", 1, 1)]);
+    it.counter_add(&path("a/c"), 1).expect("fits");
+    let (push_no, _) = send(&mut it);
+    it.absorb_refusal(&refusal("LOG_UNREACHABLE", Verdict::Later, &[]));
+    it.absorb_settled(settled(push_no, Some(6)));
+    assert_eq!(it.outgoing().head, Revision(6));
+}
+
+#[test]
 fn a_row_that_contains_the_sealed_push_does_not_count_it_twice() {
     // C4, T6: `settled` is taken in before the rows are visible.
     let mut it = caught_up(5, vec![counter("a/c", 1, 1)]);

@@ -93,26 +93,31 @@ impl Sync<'_> {
     async fn rejoin(
         &self,
         node: NodeId,
-        next: Incarnation,
+        mut next: Incarnation,
         previous: Incarnation,
     ) -> Result<Admitted, RelayError> {
-        match self.join(node, next, Some(previous)).await? {
-            JoinVerdict::Admitted { .. } => {
-                Ok(Admitted { node, incarnation: next, how: Admission::Readmitted })
-            }
-            JoinVerdict::Forgotten => self.become_another(node, Admission::Forgotten).await,
-            JoinVerdict::Superseded => match self.known(node) {
-                // Two transmissions of one call raced: the other one has done it.
-                Known::Live { incarnation, same_process: true } => {
-                    Ok(Admitted { node, incarnation, how: Admission::Readmitted })
+        let how = Admission::Readmitted;
+        for _ in 0..TRIES {
+            match self.join(node, next, Some(previous)).await? {
+                JoinVerdict::Admitted { .. } => return Ok(Admitted { node, incarnation: next, how }),
+                JoinVerdict::Forgotten => return self.become_another(node, Admission::Forgotten).await,
+                JoinVerdict::Superseded => match self.known(node) {
+                    // Two transmissions of one call raced: the other one has done it.
+                    Known::Live { incarnation, same_process: true } => {
+                        return Ok(Admitted { node, incarnation, how });
+                    }
+                    // It was admitted and ended again while this relay was behind. Another name would seal anew what
+                    // that incarnation may have pushed.
+                    Known::Ended { incarnation, same_process: true, .. } => next = incarnation.next(),
+                    _ => return self.become_another(node, Admission::Forked).await,
+                },
+                verdict => {
+                    self.give_up(node, &verdict)?;
+                    break;
                 }
-                _ => self.become_another(node, Admission::Forked).await,
-            },
-            verdict => {
-                self.give_up(node, &verdict)?;
-                Err(RelayError::Busy("joins"))
             }
         }
+        Err(RelayError::Busy("joins"))
     }
 
     /// The id belongs to another process, or is forgotten: this one gets a new identity.

@@ -268,11 +268,14 @@ impl<'a> Sync<'a> {
             }
         }
         let Some(view) = fold.namespace(&self.namespace) else { return };
-        let last: Option<&LastPush> = view
-            .member(admitted.node)
-            .map(|it| &it.last)
-            .or_else(|| view.tombstone(admitted.node).map(|it| &it.last));
-        answer.settled = last.and_then(encode::settled);
+        // A relay that is not where the node was, and without a chunk that says so, may tell of a history that is lost.
+        if answer.chunk.is_some() || fold.is_valid(self.call.head) {
+            let last: Option<&LastPush> = view
+                .member(admitted.node)
+                .map(|it| &it.last)
+                .or_else(|| view.tombstone(admitted.node).map(|it| &it.last));
+            answer.settled = last.and_then(encode::settled);
+        }
         answer.members = Some(self.service.member_counts(view.number(), fold.revision()));
     }
 
