@@ -372,6 +372,12 @@ pub struct Member {
     /// messages to it that it has not received yet
     #[prost(uint32, tag = "12")]
     pub inbox_waiting: u32,
+    /// pushes that it has sealed, by the number of the newest that arrived
+    #[prost(uint64, tag = "13")]
+    pub pushes: u64,
+    /// records in the log that it had not been shown when it was last heard by this relay
+    #[prost(uint64, tag = "16")]
+    pub behind: u64,
 }
 /// Nested message and enum types in `Member`.
 pub mod member {
@@ -590,6 +596,14 @@ pub struct MemberCount {
     /// the sum of p_alive
     #[prost(double, tag = "3")]
     pub expected_alive: f64,
+    /// What the group has taught. Only where members are counted by "group" and nothing else, and once it is known.
+    #[prost(uint32, tag = "4")]
+    pub wake_gap_p50_ms: u32,
+    #[prost(uint32, tag = "5")]
+    pub wake_gap_p99_ms: u32,
+    /// what a member that falls asleep now is granted, before its jitter
+    #[prost(uint32, tag = "6")]
+    pub asleep_lease_ms: u32,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct MemberCounts {
@@ -654,6 +668,26 @@ pub struct WatchMembersResponse {
     pub restart: bool,
     #[prost(enumeration = "relay_info::Condition", repeated, tag = "5")]
     pub conditions: ::prost::alloc::vec::Vec<i32>,
+    /// floors of this namespace that were passed meanwhile; at first, those that are below
+    #[prost(message, repeated, tag = "6")]
+    pub floors: ::prost::alloc::vec::Vec<FloorEvent>,
+}
+/// The number of live members with a tag fell below what the owner wants, or is there again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FloorEvent {
+    /// its name in the relay's configuration
+    #[prost(string, tag = "1")]
+    pub floor: ::prost::alloc::string::String,
+    /// of the tag that it counts by; empty: it counts all that match
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+    /// AWAKE and ASLEEP members
+    #[prost(uint64, tag = "3")]
+    pub live: u64,
+    #[prost(uint64, tag = "4")]
+    pub minimum: u64,
+    #[prost(bool, tag = "5")]
+    pub below: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MemberEvent {
@@ -751,6 +785,12 @@ pub struct RelayInfo {
     /// a PushAck.Durability: what an acknowledgement of this relay promises
     #[prost(int32, tag = "7")]
     pub durability: i32,
+    /// since this relay started: joins, readmissions, ends, false_deaths, pushes, pulls, uptime_ms
+    #[prost(btree_map = "string, uint64", tag = "8")]
+    pub counters: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
 }
 /// Nested message and enum types in `RelayInfo`.
 pub mod relay_info {
@@ -773,6 +813,8 @@ pub mod relay_info {
         MassLoss = 3,
         Behind = 4,
         StoreFull = 5,
+        /// this relay answers late and grants longer awake leases meanwhile
+        LeasesStretched = 6,
     }
     impl Condition {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -787,6 +829,7 @@ pub mod relay_info {
                 Self::MassLoss => "MASS_LOSS",
                 Self::Behind => "BEHIND",
                 Self::StoreFull => "STORE_FULL",
+                Self::LeasesStretched => "LEASES_STRETCHED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -798,6 +841,7 @@ pub mod relay_info {
                 "MASS_LOSS" => Some(Self::MassLoss),
                 "BEHIND" => Some(Self::Behind),
                 "STORE_FULL" => Some(Self::StoreFull),
+                "LEASES_STRETCHED" => Some(Self::LeasesStretched),
                 _ => None,
             }
         }

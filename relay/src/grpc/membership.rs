@@ -105,6 +105,7 @@ impl Membership for Service {
             limits,
             conditions: self.conditions(),
             durability: encode::durability(sequencer.log().durability) as i32,
+            counters: BTreeMap::new(),
         };
         Ok(Response::new(v1::GetRelayResponse { relay: Some(relay) }))
     }
@@ -240,6 +241,7 @@ impl Service {
             by: group_by.iter().cloned().zip(values).collect(),
             members,
             expected_alive,
+            ..Default::default()
         });
         let revision = applied.fold.revision().0;
         Ok(v1::CountMembersResponse { counts: counts.collect(), revision, conditions: self.conditions() })
