@@ -1,10 +1,11 @@
 //! The services: decode, ask, encode.
 
 mod encode;
+mod floors;
 mod mailbox;
 mod membership;
 mod patience;
-pub mod selector;
+mod selector;
 mod status;
 mod stream;
 mod sync;

@@ -8,6 +8,7 @@
 //! awake; a lease longer than the awake lease exists only once its evidence was applied; a contact that is not
 //! newer than the newest known one changes nothing.
 
+mod floor;
 pub mod guard;
 mod lease;
 mod settings;
@@ -16,6 +17,7 @@ mod table;
 mod tests;
 mod wheel;
 
+pub use floor::{Floor, FloorEvent, FloorRule};
 pub use lease::{Activity, Contact, Due, Evidence, Heard, LeaseState, LeaseView};
 pub use settings::{LeasePolicy, LeaseSettings, LeaseSettingsError, UndeclaredFreeze};
 pub use table::{LeaseTable, MemberCounts, Restored};
