@@ -106,6 +106,7 @@ impl Census {
             return (None, changed);
         };
         let number = Some(view.number());
+        let since = since.filter(|since| *since <= fold.revision() && fold.is_valid(*since));
         let Some(rows) = since.and_then(|since| view.roster_after(since)) else {
             self.members.clear();
             for (node, member) in view.members() {
@@ -146,5 +147,94 @@ impl Census {
             *counts.entry(value).or_default() += u64::from(lives);
         }
         self.counts = counts.into_iter().map(|(value, live)| (value.to_owned(), live)).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_proto::{
+        ids::{Beat, BootId, Incarnation},
+        record::{Cause, Frame, FrameHeader, Gone, Join, Policy, Record},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::selector::Selector;
+
+    /// A node comes, with a tag that it may not have had before, or goes; then the census looks, or does not.
+    #[derive(Clone, Debug)]
+    struct Step {
+        node: u64,
+        joins: bool,
+        zone: Option<u8>,
+        group: &'static str,
+        looks: bool,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let parts =
+            (0..8_u64, any::<bool>(), prop::option::of(0..3_u8), prop::bool::weighted(0.8), any::<bool>());
+        parts.prop_map(|(node, joins, zone, ads, looks)| {
+            let group = if ads { "ads" } else { "mail" };
+            Step { node, joins, zone, group, looks }
+        })
+    }
+
+    /// `age` counts the lives of each node.
+    fn record(step: &Step, age: &mut HashMap<u64, u64>) -> Record {
+        let (namespace, node) = (Namespace::default(), NodeId(step.node));
+        let age = age.entry(step.node).or_default();
+        if step.joins {
+            let previous = (*age > 0).then_some(Incarnation(*age));
+            *age += 1;
+            let zone = step.zone.map(|zone| ("zone".to_owned(), format!("{zone}")));
+            Record::Join(Join {
+                namespace,
+                node,
+                incarnation: Incarnation(*age),
+                previous,
+                boot_id: BootId([1; 16]),
+                group: step.group.parse().expect("a group"),
+                tags: zone.into_iter().collect(),
+                contact: None,
+            })
+        } else {
+            let incarnation = Incarnation(*age);
+            let (cause, beat, reason) = (Cause::Left, Beat(u64::MAX), String::new());
+            Record::Gone(Gone { namespace, node, incarnation, cause, beat, reason })
+        }
+    }
+
+    fn apply(fold: &mut Fold, record: Record) {
+        let header = FrameHeader { session: 1, ..FrameHeader::default() };
+        fold.apply_frame(&Frame { header, records: vec![record] }, |_, _, _, _| {});
+    }
+
+    fn census() -> Census {
+        Census::new(FloorSettings {
+            group: Some("ads".parse().expect("a group")),
+            by: Some("zone".to_owned()),
+            selector: Selector::parse("zone!=2").expect("a selector"),
+            ..FloorSettings::default()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn who_is_followed_from_change_to_change_is_who_is_found_at_once(steps in prop::collection::vec(step(), 1..80)) {
+            let (mut fold, mut followed, mut age) = (Fold::new(), census(), HashMap::new());
+            apply(&mut fold, Record::Policy(Policy { dead_rows_min: Some(1), ..Policy::default() }));
+            for step in steps {
+                apply(&mut fold, record(&step, &mut age));
+                if step.looks {
+                    followed.read(&fold);
+                    let mut found = census();
+                    found.read(&fold);
+                    prop_assert_eq!(&followed.members, &found.members);
+                    prop_assert_eq!(followed.revision(), fold.revision());
+                    prop_assert!(!followed.read(&fold).1, "nothing has changed since");
+                }
+            }
+        }
     }
 }

@@ -77,10 +77,10 @@ fn event(event: FloorEvent) -> v1::FloorEvent {
 /// Has the messages tell of floors too. What does not fit into the first one follows behind the last.
 pub(super) fn add(floors: Vec<v1::FloorEvent>, messages: &mut Vec<v1::WatchMembersResponse>) {
     let mut parts = floors.chunks(EVENTS).map(<[_]>::to_vec);
-    let (Some(first), Some(last)) = (messages.first_mut(), parts.next()) else {
+    let (Some(message), Some(part)) = (messages.first_mut(), parts.next()) else {
         return;
     };
-    first.floors = last;
+    message.floors = part;
     let Some((revision, conditions)) = messages.last().map(|it| (it.revision, it.conditions.clone())) else {
         return;
     };
