@@ -57,10 +57,12 @@ pub(crate) fn lines(fleet: &Fleet, size: Size) -> Vec<Line> {
         lines.push(Line::new(Tone::Plain, "no members"));
     } else {
         let layout = Layout::new(fleet, size);
-        let shown: Vec<&Group> = fleet.groups.iter().take(layout.groups).collect();
-        lines.push(Line::new(Tone::Plain, ""));
-        lines.extend(group_table(&shown));
-        lines.extend(more(fleet.groups.len() - shown.len(), "group"));
+        if let Some(groups) = layout.groups {
+            let shown: Vec<&Group> = fleet.groups.iter().take(groups).collect();
+            lines.push(Line::new(Tone::Plain, ""));
+            lines.extend(group_table(&shown));
+            lines.extend(more(fleet.groups.len() - shown.len(), "group"));
+        }
         let shown: Vec<&Member> = fleet.members.iter().take(layout.members).collect();
         let hidden = usize::try_from(total).unwrap_or(usize::MAX).saturating_sub(shown.len());
         lines.push(Line::new(Tone::Plain, ""));
@@ -84,22 +86,32 @@ pub(crate) fn room(fleet: &Fleet, size: Size) -> usize {
     Layout::new(fleet, size).members
 }
 
+/// A blank line and a heading.
+const TABLE_BEGINS: usize = 2;
+/// With fewer lines than that for both tables, only the members have one.
+const TABLES_ROWS: usize = 4;
+
 /// How many lines of each table are shown.
 struct Layout {
-    groups: usize,
+    /// `None`: that table has no room at all.
+    groups: Option<usize>,
     members: usize,
 }
 
 impl Layout {
     /// Groups get half of the room, and what the members do not need.
     fn new(fleet: &Fleet, size: Size) -> Self {
-        let blanks_and_headings = 4;
-        let room = size.rows.saturating_sub(head(fleet, size.columns).len() + blanks_and_headings);
+        let below = size.rows.saturating_sub(head(fleet, size.columns).len());
         let members = usize::try_from(fleet.living().total()).unwrap_or(usize::MAX);
-        let for_groups = fleet.groups.len().min((room / 2).max(room.saturating_sub(members)));
         // The last line of a table that is cut says how much is missing.
         let fit = |wanted: usize, room: usize| if wanted <= room { wanted } else { room.saturating_sub(1) };
-        Self { groups: fit(fleet.groups.len(), for_groups), members: fit(members, room - for_groups) }
+        let room = below.saturating_sub(2 * TABLE_BEGINS);
+        if room < TABLES_ROWS {
+            return Self { groups: None, members: fit(members, below.saturating_sub(TABLE_BEGINS)) };
+        }
+        let for_groups = fleet.groups.len().min((room / 2).max(room.saturating_sub(members)));
+        let groups = fit(fleet.groups.len(), for_groups);
+        Self { groups: Some(groups), members: fit(members, room - for_groups) }
     }
 }
 

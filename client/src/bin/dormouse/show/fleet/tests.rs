@@ -185,6 +185,16 @@ fn a_low_terminal_says_who_is_left_out() {
 }
 
 #[test]
+fn a_terminal_too_low_for_two_tables_shows_the_members() {
+    let size = Size { columns: 200, rows: 6 };
+    let shown = lines(&fleet(), size);
+    let texts = texts(&shown);
+    assert!(texts[2].starts_with("NODE ") && texts[3].starts_with("00000000000s2"), "{texts:?}");
+    assert!(texts[5].starts_with("and 722 more members"), "{texts:?}");
+    assert_eq!((shown.len(), room(&fleet(), size)), (6, 2));
+}
+
+#[test]
 fn many_groups_leave_half_of_the_room_to_members() {
     let many: Vec<MemberCount> =
         (0..40).map(|it| count(&BY, &["AWAKE", &format!("g{it}"), ""], 10)).collect();
