@@ -49,7 +49,8 @@ async fn run(args: Args) -> Result<(), Failure> {
         Verb::Doctor => Ok(()),
         Verb::Members { filter, state, full } => members::list(screen, &relay, filter, state, full).await,
         Verb::Top { filter, every, once } => {
-            follow::until_ended(top::run(screen, &relay, filter, every, once)).await
+            // It waits for three answers at once, which takes more room than the stack is meant for.
+            follow::until_ended(Box::pin(top::run(screen, &relay, filter, every, once))).await
         }
         Verb::Explain { node } => members::explain(screen, &relay, node).await,
         Verb::Get { paths } => keys::get(screen, &relay, &paths).await,

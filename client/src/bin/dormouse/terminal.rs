@@ -5,7 +5,11 @@
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
+    time::Duration,
 };
+
+use rustix::process::{Signal, getpid, kill_process};
+use tokio::signal::unix::{self, SignalKind};
 
 use crate::{
     failure::Failure,
@@ -36,14 +40,30 @@ pub(crate) fn size() -> Option<Size> {
 #[derive(Debug)]
 pub(crate) struct Canvas {
     colour: bool,
+    /// Ctrl-Z.
+    stops: unix::Signal,
 }
 
 impl Canvas {
     pub(crate) fn open() -> Result<Self, Failure> {
         let colour = env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-        let canvas = Self { colour };
+        let stops = unix::signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
+        let canvas = Self { colour, stops };
         write(ENTER)?;
         Ok(canvas)
+    }
+
+    /// Waits until the next picture is due. Whoever stops the program meanwhile has the terminal back until it goes on.
+    pub(crate) async fn wait(&mut self, length: Duration) -> Result<(), Failure> {
+        tokio::select! {
+            () = tokio::time::sleep(length) => Ok(()),
+            _ = self.stops.recv() => {
+                write(LEAVE)?;
+                // It comes back from here when somebody lets the program go on.
+                kill_process(getpid(), Signal::STOP).map_err(io::Error::from)?;
+                write(ENTER)
+            }
+        }
     }
 
     /// Shows these lines and nothing else.

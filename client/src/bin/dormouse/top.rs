@@ -33,14 +33,18 @@ pub(crate) async fn run(
     // What fails at once is told on the page that the command was written on.
     let mut fleet = ask(relay, &filter, None).await?;
     let is_drawn = repeats && !screen.json && terminal::size().is_some();
-    let canvas = is_drawn.then(Canvas::open).transpose()?;
+    let mut canvas = is_drawn.then(Canvas::open).transpose()?;
     let mut lost = 0;
     loop {
         show(screen, canvas.as_ref(), &fleet)?;
         if !repeats {
             return Ok(());
         }
-        tokio::time::sleep(every.unwrap_or(PERIOD)).await;
+        let period = every.unwrap_or(PERIOD);
+        match &mut canvas {
+            Some(canvas) => canvas.wait(period).await?,
+            None => tokio::time::sleep(period).await,
+        }
         match ask(relay, &filter, Some(&fleet)).await {
             Ok(newer) => (fleet, lost) = (newer, 0),
             Err(reason) if passes(&reason) && lost < RETRIES => {

@@ -1,6 +1,9 @@
 //! A fleet for people: lines that fit a terminal.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
 
 use dormouse::{Member, MemberState};
 
@@ -67,12 +70,7 @@ pub(crate) fn lines(fleet: &Fleet, size: Size) -> Vec<Line> {
         let hidden = usize::try_from(total).unwrap_or(usize::MAX).saturating_sub(shown.len());
         lines.push(Line::new(Tone::Plain, ""));
         lines.extend(member_table(&shown, fleet.now));
-        lines.extend(more(hidden, "member"));
-        if let Some(last) = lines.last_mut().filter(|_| hidden > 0 && fleet.is_looked_at_in_part()) {
-            last.text.push_str(&format!(
-                ": of each state {LOOKED_AT} were looked at, `dormouse members` lists all"
-            ));
-        }
+        lines.extend(more(hidden, "member").map(|line| in_part(fleet, line)));
     }
     lines.truncate(size.rows);
     for line in &mut lines {
@@ -118,6 +116,15 @@ impl Layout {
 fn more(hidden: usize, what: &str) -> Option<Line> {
     let plural = if hidden == 1 { "" } else { "s" };
     (hidden > 0).then(|| Line::new(Tone::Plain, format!("and {hidden} more {what}{plural}")))
+}
+
+/// Where the worst may be among those who were not looked at, it says so.
+fn in_part(fleet: &Fleet, mut line: Line) -> Line {
+    if fleet.is_looked_at_in_part() {
+        // Writing to a text cannot fail.
+        let _ = write!(line.text, ": of each state {LOOKED_AT} were looked at, `dormouse members` lists all");
+    }
+    line
 }
 
 /// The sums, and whatever makes them doubtful.

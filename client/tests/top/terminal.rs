@@ -9,7 +9,7 @@ use rustix::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::PATIENCE;
 
 /// The side where a person would sit.
 pub(crate) struct Terminal {
@@ -58,8 +58,20 @@ impl Terminal {
     }
 
     /// Reads to the end of the program.
-    pub(crate) async fn to_end(&mut self) {
+    pub(crate) async fn read_to_end(&mut self) {
         while self.read().await {}
+    }
+
+    /// Asks for something over and over, a tenth of a second apart, until the text is as wanted.
+    pub(crate) async fn until_asked(&mut self, ask: impl Fn(), is_there: impl Fn(&str) -> bool) {
+        for _ in 0..200 {
+            ask();
+            let read = tokio::time::timeout(Duration::from_millis(100), self.until(&is_there)).await;
+            if read.is_ok() {
+                return;
+            }
+        }
+        panic!("it did not happen: {:?}", self.text);
     }
 
     async fn read(&mut self) -> bool {
