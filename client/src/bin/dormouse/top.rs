@@ -93,7 +93,7 @@ async fn ask(relay: &Relay, filter: &MemberFilter, earlier: Option<&Fleet>) -> R
         let at_most = fleet::LOOKED_AT.max(u32::try_from(room).unwrap_or(u32::MAX));
         fleet.members.extend(relay.first_members(&of_state, at_most).await?);
     }
-    fleet::sort_worst_first(&mut fleet.members);
+    fleet.members = fleet::worst_first(fleet.members);
     fleet.members.truncate(room);
     Ok(fleet)
 }

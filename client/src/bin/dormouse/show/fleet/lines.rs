@@ -186,7 +186,8 @@ fn rate(it: f64) -> String {
 
 /// Among few, a tenth is worth a word.
 fn expected(it: f64) -> String {
-    if it < 100.0 && it.fract() > 0.05 { format!("{it:.1}") } else { format!("{it:.0}") }
+    let tenths = if it < 100.0 { format!("{it:.1}") } else { format!("{it:.0}") };
+    tenths.strip_suffix(".0").map_or_else(|| tenths.clone(), str::to_owned)
 }
 
 fn group_table(groups: &[&Group]) -> Vec<Line> {

@@ -143,13 +143,14 @@ impl Fleet {
     }
 }
 
-/// SUSPECT first, then AWAKE, then ASLEEP; among them whoever was not heard of for longest.
-pub(crate) fn sort_worst_first(members: &mut [Member]) {
+/// SUSPECT first, then AWAKE, then ASLEEP; among them whoever was not heard of for longest. Whoever changed its state
+/// while the states were asked for one after the other is there as the last answer has it.
+pub(crate) fn worst_first(members: Vec<Member>) -> Vec<Member> {
+    let newest: BTreeMap<String, Member> = members.into_iter().map(|it| (it.node_id.clone(), it)).collect();
+    let mut members: Vec<Member> = newest.into_values().collect();
     let rank = |state| WORST_FIRST.iter().position(|it| *it == state).unwrap_or(WORST_FIRST.len());
-    members.sort_by(|a, b| {
-        let order = |it: &Member| (rank(it.state), it.last_seen);
-        order(a).cmp(&order(b)).then_with(|| a.node_id.cmp(&b.node_id))
-    });
+    members.sort_by_key(|it| (rank(it.state), it.last_seen));
+    members
 }
 
 /// What happened in each second between two answers of one relay, by the names of its counters.

@@ -8,7 +8,7 @@ use dormouse::{Durability, Member, MemberCount, MemberState, RelayInfo};
 use super::{
     BY, BY_GROUP, Fleet, Rates, groups, json,
     lines::{Line, Size, Tone, lines, room},
-    sort_worst_first,
+    worst_first,
 };
 use crate::show::width::columns;
 
@@ -77,14 +77,13 @@ fn fleet() -> Fleet {
     let now = UNIX_EPOCH + Duration::from_secs(1_000);
     let started =
         relay(&[("joins", 1_000), ("pushes", 9_000), ("false_deaths", 1), ("uptime_ms", 10_800_000)]);
-    let mut members = vec![
+    let members = worst_first(vec![
         member("00000000000aw", MemberState::Awake, 1),
         member("00000000000as", MemberState::Asleep, 600),
         member("00000000000s1", MemberState::Suspect, 8),
         member("00000000000s2", MemberState::Suspect, 90),
         member("00000000000ax", MemberState::Awake, 3),
-    ];
-    sort_worst_first(&mut members);
+    ]);
     let groups = groups(&counts(), &taught());
     Fleet { asked_at: now, now, lost: None, relay: started, rates: None, groups, members }
 }
@@ -107,7 +106,7 @@ fn a_fleet_is_shown_as_in_the_contract() {
             "",
             "GROUP  AWAKE  ASLEEP  SUSPECT  EXPECTED  WAKE GAP P50/P99  LEASE  VERSIONS",
             "ads      301     420        2       716          31s / 9m    14m  17: 641  16: 82",
-            "mail       1       0        0       1.0                 -      -  (none): 1",
+            "mail       1       0        0         1                 -      -  (none): 1",
             "",
             "NODE           GROUP  REGION  STATE    AGE  P_ALIVE  BEHIND  PUSHES",
             "00000000000s2  ads    東京-1  SUSPECT  90s     0.50       7      12",
@@ -120,6 +119,14 @@ fn a_fleet_is_shown_as_in_the_contract() {
     );
     let tones = |tone: Tone| shown.iter().filter(|line| line.tone == tone).count();
     assert_eq!((tones(Tone::Heading), tones(Tone::Warning)), (2, 2));
+}
+
+#[test]
+fn among_few_a_tenth_of_a_member_is_shown() {
+    let mut fleet = fleet();
+    fleet.groups = groups(&[count(&BY, &["ASLEEP", "ads", "17"], 40)], &[]);
+    let first = texts(&lines(&fleet, WIDE))[0].to_owned();
+    assert!(first.starts_with("0 awake  40 asleep  0 suspect  (39.6 expected alive)   "), "{first}");
 }
 
 #[test]
@@ -238,6 +245,13 @@ fn only_the_states_that_fill_the_room_are_asked_for() {
     assert_eq!(fleet.worst_states(2), [Suspect]);
     assert_eq!(fleet.worst_states(3), [Suspect, Awake]);
     assert_eq!(fleet.worst_states(305), [Suspect, Awake, Asleep]);
+}
+
+#[test]
+fn whoever_fell_asleep_between_two_answers_is_there_once() {
+    let awake = member("00000000000aw", MemberState::Awake, 1);
+    let asleep = Member { state: MemberState::Asleep, ..awake.clone() };
+    assert_eq!(worst_first(vec![awake, asleep.clone()]), [asleep]);
 }
 
 #[test]
