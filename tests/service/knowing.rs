@@ -82,7 +82,14 @@ async fn a_state_is_explained_by_the_numbers_behind_it() -> Outcome {
         asleep.summary
     );
     assert_eq!(asleep.member.map(|it| it.incarnation), Some(2), "it thawed late and is the same node");
-    assert_eq!(fact(&explain(&served, &node).await?, "group_lapses_heard_of_again"), "0.667");
+    let learn = async {
+        // Two of three, with one of each assumed; about once a second the relay draws its conclusions.
+        while fact(&explain(&served, &node).await?, "group_lapses_heard_of_again") != "0.667" {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok::<_, tonic::Status>(())
+    };
+    timeout(PATIENCE, learn).await??;
 
     let unknown = explain(&served, "0000000000001").await.expect_err("nobody");
     assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "NODE_UNKNOWN"));
@@ -95,7 +102,7 @@ async fn a_state_is_explained_by_the_numbers_behind_it() -> Outcome {
 async fn a_group_that_has_woken_often_tells_its_gaps_and_its_lease() -> Outcome {
     let served = served(600_000).await?;
     let mut caller = Caller::new(&served, 1).await;
-    for _ in 0..60 {
+    for _ in 0..150 {
         caller.wake().await?;
         let request = caller.request(asleep());
         caller.send(request).await?;
@@ -104,13 +111,14 @@ async fn a_group_that_has_woken_often_tells_its_gaps_and_its_lease() -> Outcome 
     let ask = async {
         loop {
             let answer = served.membership().await.count_members(by_group()).await?.into_inner();
-            if answer.counts.first().is_some_and(|it| it.asleep_lease_ms > 0) {
+            if answer.counts.first().is_some_and(|it| it.asleep_lease_ms == 30_000) {
                 return Ok::<_, tonic::Status>(answer.counts);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
     let counts = timeout(PATIENCE, ask).await??;
+    // While it had woken less often, what is assumed of every group made it longer.
     let [count] = &counts[..] else { panic!("one group: {counts:?}") };
     assert_eq!((count.members, count.asleep_lease_ms), (1, 30_000), "the shortest that is learned");
     assert!(count.wake_gap_p50_ms < 500, "woken at once, and not {count:?}");
