@@ -103,9 +103,9 @@ async fn a_group_that_has_woken_often_tells_its_gaps_and_its_lease() -> Outcome 
     let served = served(600_000).await?;
     let mut caller = Caller::new(&served, 1).await;
     for _ in 0..150 {
-        caller.wake().await?;
         let request = caller.request(asleep());
         caller.send(request).await?;
+        caller.wake().await?;
     }
     let by_group = || v1::CountMembersRequest { group_by: vec!["group".into()], ..Default::default() };
     let ask = async {
