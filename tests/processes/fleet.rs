@@ -1,4 +1,5 @@
 //! Many function processes, which are frozen with SIGSTOP where they are wanted, thawed with SIGCONT and killed.
+#![expect(clippy::disallowed_methods, reason = "real processes are waited for in real time")]
 
 use std::{
     collections::BTreeMap,

@@ -42,7 +42,7 @@ async fn accept(listener: TcpListener, relay: String, mut dies: watch::Receiver<
             tokio::spawn(carry(function, relay.clone(), dies.clone()));
         }
     }
-    pending().await
+    pending::<()>().await;
 }
 
 async fn carry(mut function: TcpStream, relay: String, mut dies: watch::Receiver<bool>) -> io::Result<()> {
