@@ -30,12 +30,9 @@ const JOINS_PER_S: u32 = 1_000;
 /// Joins under way; a relay lets 256 wait.
 const AT_ONCE: usize = 200;
 const LEASES: &Settings = &[("DORMOUSE_AWAKE_LEASE_MS", "3000"), ("DORMOUSE_SUSPECT_GRACE_MS", "500")];
-/// With all of the 262,144 tombstones that are usual, memory grows for four minutes and a half before it levels out.
-const FEW_TOMBSTONES: &Settings = &[
-    ("DORMOUSE_AWAKE_LEASE_MS", "3000"),
-    ("DORMOUSE_SUSPECT_GRACE_MS", "500"),
-    ("DORMOUSE_TOMBSTONES_MAX", "20000"),
-];
+/// By then the relay has all the 262,144 tombstones that it keeps, and the cache of its log is full; memory grows until
+/// both are so.
+const WARM_UP: Duration = Duration::from_secs(300);
 
 /// Joins: when each was answered, and when the watcher was told of it, whichever comes first.
 #[derive(Debug, Default)]
@@ -104,18 +101,13 @@ fn come(channels: Vec<Channel>, ages: Shared, joined: Arc<AtomicU64>) -> JoinHan
 }
 
 pub(crate) async fn churn() {
-    let seconds = Duration::from_secs;
-    let (settings, warm_up, period) = if is_long() {
-        (LEASES, seconds(300), seconds(600))
-    } else {
-        (FEW_TOMBSTONES, seconds(45), seconds(120))
-    };
-    let relay = RelayProcess::start(settings).expect("a relay");
+    let period = Duration::from_secs(if is_long() { 600 } else { 120 });
+    let relay = RelayProcess::start(LEASES).expect("a relay");
     let pid = relay.pid().expect("it runs");
     let (ages, joined) = (Shared::default(), Arc::new(AtomicU64::new(0)));
     tokio::spawn(watch(watch_members(channel(&relay.url()).await).await, Arc::clone(&ages)));
     let coming = come(channels(&relay.url()).await, Arc::clone(&ages), Arc::clone(&joined));
-    tokio::time::sleep(warm_up).await;
+    tokio::time::sleep(WARM_UP).await;
 
     let ends = || relay.metric("dormouse_ends_total{cause=\"expired\"}").expect("a metric");
     let (began, ended_before, joined_before) = (Instant::now(), ends(), joined.load(Relaxed));
@@ -124,7 +116,7 @@ pub(crate) async fn churn() {
     let mut sizes = Vec::new();
     while began.elapsed() < period {
         sizes.push((began.elapsed().as_secs_f64() / 60.0, usage::resident_bytes(pid) / f64::from(1 << 20)));
-        tokio::time::sleep(seconds(1)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let took = began.elapsed().as_secs_f64();
     report("churn_joins_per_s", (joined.load(Relaxed) - joined_before) as f64 / took, "1/s");

@@ -19,13 +19,18 @@ use crate::{
 
 const SILENT: usize = 100_000;
 const OTHERS: usize = 500;
-const WATCHERS: usize = 100;
+/// Overrides the number of watchers.
+const WATCHERS: &str = "DORMOUSE_BENCH_WATCHERS";
 /// Long enough to join all, to start again and to open all the streams.
 const LEASE: &str = "60000";
 const GRACE: Duration = Duration::from_secs(3);
 const LEASES: &Settings = &[("DORMOUSE_AWAKE_LEASE_MS", LEASE), ("DORMOUSE_SUSPECT_GRACE_MS", "3000")];
 /// The longest that all the ends are waited for.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+fn watchers_wanted() -> usize {
+    std::env::var(WATCHERS).ok().and_then(|it| it.parse().ok()).unwrap_or(100)
+}
 
 pub(crate) async fn expiry() {
     let mut relay = RelayProcess::start(LEASES).expect("a relay");
@@ -46,17 +51,19 @@ pub(crate) async fn expiry() {
     let mut observer = others.next().map(&mut moved).expect("one more than the others");
     let renewing = Renewing::start(others.map(moved).collect());
     let mut watchers = JoinSet::new();
-    for nth in 0..WATCHERS {
+    for nth in 0..watchers_wanted() {
         let stream = watch_members(streams[nth % streams.len()].clone()).await;
         watchers.spawn(watch(stream));
     }
 
     let ready = Instant::now();
     let due = moment_before(channels[0].clone(), &silent[0].id).await;
-    let turned = all_suspect(&mut observer, due).await;
-    report("mass_expiry_100k_ms", millis(turned.saturating_duration_since(due)), "ms");
+    let suspect = counted(&mut observer, |counts| counts.awake).await;
+    report("mass_expiry_100k_ms", millis(suspect.saturating_duration_since(due)), "ms");
     assert_eq!(awake_members(channels[0].clone()).await, OTHERS as u64 + 1, "the others are as they were");
-    let last = report_of_watchers(&watchers.join_all().await, due + GRACE);
+    let gone = counted(&mut observer, |counts| counts.awake + counts.suspect).await;
+    report("mass_expiry_gone_s", gone.saturating_duration_since(due + GRACE).as_secs_f64(), "s");
+    let last = gone.max(report_of_watchers(&watchers.join_all().await, due + GRACE));
     report("mass_expiry_renew_p99_ms", millis(p99(renewing.took(due, last))), "ms");
     report("mass_expiry_renewals", renewing.took(due, last).len() as f64, "count");
     report("mass_expiry_renew_p99_before_ms", millis(p99(renewing.took(ready, due))), "ms");
@@ -93,15 +100,16 @@ async fn moment_before(channel: Channel, node_id: &str) -> Instant {
     due(channel, node_id).await
 }
 
-/// When nobody is counted AWAKE any more but the others, who are.
-async fn all_suspect(observer: &mut Node, due: Instant) -> Instant {
+/// When only the others are left in a count of members.
+async fn counted(observer: &mut Node, count: fn(&v1::MemberCounts) -> u32) -> Instant {
     const POLL: Duration = Duration::from_millis(5);
+    let began = Instant::now();
     loop {
         let counts = observer.beat(Says::Awake).await.expect("renewed").members.expect("always said");
-        if counts.awake as usize == OTHERS + 1 {
+        if count(&counts) as usize == OTHERS + 1 {
             return Instant::now();
         }
-        assert!(due.elapsed() < PATIENCE, "{counts:?}");
+        assert!(began.elapsed() < PATIENCE, "{counts:?}");
         tokio::time::sleep(POLL).await;
     }
 }
