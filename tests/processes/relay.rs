@@ -74,6 +74,12 @@ impl RelayProcess {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// For signals to it; `None` while it is killed.
+    #[allow(dead_code, reason = "not every test freezes its relay")]
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     pub(crate) fn restart(&mut self) -> Outcome {
         let mut command = Command::new(relay_binary()?);
         // What a test is told by the environment is no setting of the relay, and a relay refuses what it does not know.

@@ -10,6 +10,8 @@
 mod events;
 mod load;
 mod process;
+#[path = "../../processes/usage.rs"]
+mod usage;
 
 use std::{
     fs::File,

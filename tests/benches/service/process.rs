@@ -33,6 +33,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
+use crate::usage;
+
 const ROLE: &str = "DORMOUSE_BENCH_ROLE";
 const DIR: &str = "DORMOUSE_BENCH_DIR";
 const SLEEPERS: &str = "DORMOUSE_BENCH_SLEEPERS";
@@ -82,23 +84,12 @@ impl Process {
 
     /// What it has in memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> f64 {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the child lives");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of its own");
-        let kib = line.trim().trim_end_matches(" kB").trim();
-        1024.0 * kib.parse::<f64>().expect("a number")
+        usage::resident_bytes(self.child.id())
     }
 
     /// Processor time of all its threads so far, in microseconds.
     pub(crate) fn cpu_us(&self) -> f64 {
-        /// Fields behind the name of the program: user time is the 12th, system time the 13th.
-        const USER: usize = 11;
-        /// The unit in which the kernel tells programs of these times is a hundredth of a second.
-        const TICK_US: f64 = 10_000.0;
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the child lives");
-        let behind_name = stat.rsplit_once(") ").expect("a name in brackets").1;
-        let ticks = behind_name.split(' ').skip(USER).take(2).map(|it| it.parse::<f64>().expect("a number"));
-        TICK_US * ticks.sum::<f64>()
+        usage::cpu_us(self.child.id())
     }
 }
 
