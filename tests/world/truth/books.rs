@@ -113,7 +113,9 @@ impl Books {
                 let was_forgotten = self.admitted.get(&push.node).is_some_and(|again| *again);
                 let before = self.bound.insert(id, revision.0);
                 ensure(before.is_none() || was_forgotten, || "I7: a push bound twice".into())?;
-                ensure(!self.refused.contains_key(&id) || was_forgotten, || "I7: a refused push bound".into())?;
+                ensure(!self.refused.contains_key(&id) || was_forgotten, || {
+                    "I7: a refused push bound".into()
+                })?;
                 let twice = meant.before.iter().find(|earlier| self.bound.contains_key(*earlier));
                 ensure(twice.is_none() || was_forgotten, || {
                     format!("I7: the content of push {twice:?} bound twice")
