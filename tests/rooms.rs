@@ -66,6 +66,7 @@ const ROOMS: &[Room] = &[
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net", "crate::log::embedded"]),
     room("relay/src/keeper.rs",        &["std", "dormouse_proto", "dashmap", "parking_lot", "tokio", "tracing", "crate::clock", "crate::liveness", "crate::metrics", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net"]),
+    room("relay/src/keeper",           &["std", "dormouse_proto", "crate::liveness"], NOT_PURE),
     room("relay/src/error.rs",         &["std", "dormouse_proto", "thiserror", "crate::sequencer", "crate::state"], NOT_PURE),
     room("relay/src/admin.rs",         &["std", "axum", "tokio", "tracing", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
     room("relay/src/relay.rs",         &["std", "dormouse_proto", "tokio", "tracing", "crate::admin", "crate::clock", "crate::config", "crate::keeper", "crate::liveness", "crate::log",

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_proto::ids::{Beat, CallId, Incarnation, NodeId};
+use dormouse_proto::ids::{Beat, CallId, Incarnation, NodeId, Revision};
 use dormouse_relay::liveness::{
     Activity, Contact, Evidence, LeaseKey, LeasePolicy, LeaseSettings, LeaseTable, Millis, Session, Timestamp,
 };
@@ -37,6 +37,7 @@ fn renew(table: &LeaseTable, leases: u64, seed: u64, first_beat: u64, count: u64
             beat: Beat(first_beat + number),
             call_id: CallId(number),
             activity: AWAKE,
+            head: Revision::ZERO,
         };
         black_box(table.heard(Timestamp(number / 1_000), key(random.u64(0..leases)), &contact));
     }

@@ -191,7 +191,9 @@ pub enum ConfigError {
     #[error("{0}")]
     Refused(String),
     /// Leases that make no sense.
-    #[error("awake_lease_ms, asleep_lease_ms, lease_margin_ms, suspect_grace_ms: {0}")]
+    #[error(
+        "awake_lease_ms, asleep_lease_ms, asleep_lease_min_ms, asleep_lease_max_ms, lease_margin_ms, suspect_grace_ms: {0}"
+    )]
     Leases(#[from] LeaseSettingsError),
 }
 
@@ -255,6 +257,8 @@ impl Config {
             ("snapshot_every_bytes", self.snapshot_every_bytes),
             ("awake_lease_ms", self.leases.awake.0),
             ("asleep_lease_ms", self.leases.asleep.0),
+            ("asleep_lease_min_ms", self.leases.asleep_min.0),
+            ("asleep_lease_max_ms", self.leases.asleep_max.0),
             ("lease_margin_ms", self.leases.margin.0),
             ("suspect_grace_ms", self.leases.suspect_grace.0),
         ]

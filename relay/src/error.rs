@@ -85,9 +85,6 @@ pub enum RelayError {
     /// The log's store has no room. Nothing was written.
     #[error("the log's store is full")]
     StoreFull,
-    /// The contract has it, this release does not.
-    #[error("{0} is not part of this release")]
-    NotYet(&'static str),
 }
 
 const fn reason_text(reason: Reason) -> &'static str {

@@ -2,11 +2,14 @@
 //!
 //! Beats never reach the log one by one. Once a second a digest tells what changed; nobody in contact, no digest.
 
+mod evidence;
+mod obituary;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use dormouse_proto::{
-    ids::{Beat, CallId, Group, Incarnation, Namespace, NodeId},
+    ids::{Beat, Group, Incarnation, Namespace, NodeId},
     record::{self, Cause, Digest, Gone, Record},
 };
 use parking_lot::Mutex;
@@ -14,18 +17,25 @@ use tokio::{
     sync::{broadcast, oneshot, watch},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::{
     clock::Clock,
     liveness::{
-        Activity, Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseState, LeaseTable, LeaseView,
-        MemberCounts, Millis, Restored, Session, Timestamp, guard::HoldNumber,
+        Activity, Contact, Due, Ended, Evidence, Heard, Learned, LeaseKey, LeasePolicy, LeaseSettings,
+        LeaseState, LeaseTable, LeaseView, MemberCounts, Millis, Restored, Session, Timestamp,
+        guard::HoldNumber,
     },
     metrics::Metrics,
     sequencer::{Outcome, Sequencer, Unwritten, Witness},
     state::{Fold, JoinVerdict, Verdict},
 };
+
+pub use evidence::contact_of;
+pub use obituary::Obituary;
+
+use evidence::{activity_of, evidence_of};
+use obituary::Obituaries;
 
 /// How often silence is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -37,8 +47,6 @@ const LOOKS_PER_TIME: u32 = 50;
 const EVIDENCE: usize = 1_000;
 /// Events that a slow watcher of activity may be behind before it misses some.
 const ACTIVITY: usize = 4_096;
-/// Stands in a contact for an invocation of unknown length.
-const UNKNOWN_MS: u64 = u64::MAX;
 /// How long the log is waited for before it counts as lost.
 const LOG_PATIENCE: Duration = Duration::from_millis(2_500);
 
@@ -80,6 +88,9 @@ pub struct Keeper {
     /// Log time when it last moved, and when that was here.
     log_time: Mutex<(u64, Timestamp)>,
     turns: broadcast::Sender<Turn>,
+    /// How often this relay's word became weaker, or as good as usual again.
+    weakened: watch::Sender<u64>,
+    obituaries: Mutex<Obituaries>,
     /// The hold that the log was last read to its head for.
     listened: Mutex<Option<HoldNumber>>,
     metrics: Arc<Metrics>,
@@ -95,6 +106,8 @@ impl Keeper {
             untold: Mutex::default(),
             names: DashMap::new(),
             turns: broadcast::Sender::new(ACTIVITY),
+            weakened: watch::Sender::new(0),
+            obituaries: Mutex::default(),
             listened: Mutex::default(),
             metrics,
         })
@@ -122,18 +135,10 @@ impl Keeper {
     }
 
     /// A request of a member arrived.
-    pub fn hear(
-        &self,
-        key: LeaseKey,
-        incarnation: Incarnation,
-        beat: Beat,
-        call_id: CallId,
-        activity: Activity,
-        told: Told,
-    ) -> Heard {
-        let heard =
-            self.leases.heard(self.clock.now(), key, &Contact { incarnation, beat, call_id, activity });
+    pub fn hear(&self, key: LeaseKey, contact: &Contact, told: Told) -> Heard {
+        let heard = self.leases.heard(self.clock.now(), key, contact);
         if let Heard::Granted { ttl_applied, was, .. } = heard {
+            let Contact { incarnation, beat, activity, .. } = *contact;
             let state = if activity == Activity::Asleep { LeaseState::Asleep } else { LeaseState::Awake };
             if was != state {
                 self.turned(key, state);
@@ -150,10 +155,44 @@ impl Keeper {
         heard
     }
 
-    /// What a member of this group is promised once the log has told of its contact.
-    pub fn lease_of(&self, group: &Group, activity: Activity) -> (Millis, Millis) {
-        let settings = self.leases.policy().of(group);
-        (settings.at_once(activity), settings.when_applied(activity))
+    /// What a node of this group is promised once the log has told of its contact.
+    pub fn lease_of(&self, key: LeaseKey, group: &Group, activity: Activity) -> Millis {
+        self.leases.grants(self.clock.now(), key, group, activity).1
+    }
+
+    /// The leases of a group as they are set.
+    pub fn settings_of(&self, group: &Group) -> LeaseSettings {
+        *self.leases.policy().of(group)
+    }
+
+    /// What is learned of a group; `None`: nobody of it was ever a member here.
+    pub fn learned(&self, namespace: u32, group: &Group) -> Option<Learned> {
+        self.leases.learned(namespace, group)
+    }
+
+    /// How many members of a namespace are alive, as the sum of their likelihoods.
+    pub fn expected_alive(&self, namespace: u32) -> f64 {
+        self.leases.expected_alive(namespace)
+    }
+
+    /// Why a member that was declared GONE for its silence was; forgotten after some thousand others.
+    pub fn obituary(&self, key: LeaseKey) -> Option<Obituary> {
+        self.obituaries.lock().get(key)
+    }
+
+    /// How long this relay runs, by the clock without its own pauses.
+    pub fn uptime(&self) -> Millis {
+        Millis(self.clock.now().0)
+    }
+
+    /// How long ago, by the clock without this relay's own pauses.
+    pub fn ago(&self, then: Timestamp) -> Millis {
+        self.clock.now().since(then)
+    }
+
+    /// How long this relay stood still since it started.
+    pub fn stood_still(&self) -> Millis {
+        self.clock.guard().lost()
     }
 
     /// A lease as it is shown.
@@ -169,6 +208,21 @@ impl Keeper {
     /// Whether nobody may be declared gone at this moment.
     pub fn expiry_held(&self) -> bool {
         self.clock.guard().expiry_held(self.clock.now()).is_some()
+    }
+
+    /// Whether members that fell silent with very many others are kept.
+    pub fn mass_loss_held(&self) -> bool {
+        self.leases.mass_loss_held(self.clock.now())
+    }
+
+    /// The percentage of the usual that awake leases have; above 100 while this relay answers late.
+    pub fn lease_percent(&self) -> u32 {
+        self.leases.percent()
+    }
+
+    /// Hears when this relay's word becomes weaker than usual, or as good as usual again.
+    pub fn weakened(&self) -> watch::Receiver<u64> {
+        self.weakened.subscribe()
     }
 
     /// Hears of members that turn AWAKE, ASLEEP or SUSPECT from here on.
@@ -187,16 +241,40 @@ impl Keeper {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut count: u32 = 0;
         let mut due = Vec::new();
+        let (mut looked, mut word) = (self.clock.now(), self.word());
         loop {
             tokio::select! {
                 _ = looks.tick() => count = count.wrapping_add(1),
                 _ = stop.wait_for(|stop| *stop) => return,
             }
+            self.notice_lateness(&mut looked);
             self.listen_after_a_hold(&sequencer);
             self.look(&sequencer, &mut due);
+            if word != self.word() {
+                word = self.word();
+                self.weakened.send_modify(|count| *count += 1);
+            }
             if count.is_multiple_of(LOOKS_PER_DIGEST) {
+                self.leases.refit(self.clock.now());
                 self.tell(&sequencer, count.is_multiple_of(LOOKS_PER_TIME));
             }
+        }
+    }
+
+    /// What makes this relay's word weaker than usual.
+    fn word(&self) -> (bool, bool, bool) {
+        (self.expiry_held(), self.mass_loss_held(), self.lease_percent() > 100)
+    }
+
+    /// A relay that comes late to its own looks comes late to its callers too. Its pauses are no part of its time.
+    fn notice_lateness(&self, looked: &mut Timestamp) {
+        let now = self.clock.now();
+        let late = Millis(now.since(*looked).0.saturating_sub(Millis::from(LOOK).0));
+        *looked = now;
+        let before = self.leases.percent();
+        let percent = self.leases.looked_late(late);
+        if percent > before {
+            warn!(percent, "this relay is late: awake leases grow until it is not");
         }
     }
 
@@ -229,7 +307,10 @@ impl Keeper {
         }
         let hold = self.clock.guard().expiry_held(now);
         // Alone on its log, a relay answers for every lease.
-        self.leases.due(now, hold, |_| true, due);
+        if self.leases.due(now, hold, |_| true, due) {
+            warn!("very many members fell silent at once: they are kept as SUSPECT for two awake leases");
+            self.metrics.lost_many();
+        }
         let mut answers = Vec::new();
         for due in due.drain(..) {
             match due {
@@ -336,7 +417,13 @@ impl Keeper {
             (Record::Gone(gone), Verdict::Gone(took_effect)) => {
                 let Some(key) = key(&gone.namespace, gone.node) else { return };
                 if *took_effect {
-                    self.leases.ended(key, gone.incarnation);
+                    let how = if gone.cause == Cause::Expired { Ended::Silent } else { Ended::Told };
+                    if how == Ended::Silent
+                        && let Some(lease) = self.leases.view(key, now)
+                    {
+                        self.obituaries.lock().note(key, Obituary { at: now, lease });
+                    }
+                    self.leases.ended(now, key, gone.incarnation, how);
                     self.untold.lock().remove(&key);
                     self.metrics.ended(gone.cause);
                 } else {
@@ -367,35 +454,5 @@ impl Witness for Keeper {
         if log_time.0 != fold.log_time_ms() {
             *log_time = (fold.log_time_ms(), self.clock.now());
         }
-    }
-}
-
-/// What a node says of itself, as evidence in the log.
-pub fn contact_of(beat: Beat, activity: Activity, lease: Millis) -> record::Contact {
-    let (asleep, awake_ms) = match activity {
-        Activity::Asleep => (true, 0),
-        Activity::Awake { remaining, then_asleep: true } => {
-            (true, remaining.map_or(UNKNOWN_MS, |it| it.0.max(1)))
-        }
-        Activity::Awake { .. } => (false, 0),
-    };
-    record::Contact { beat, asleep, lease_ms: lease.0, awake_ms }
-}
-
-fn activity_of(asleep: bool, awake_ms: u64) -> Activity {
-    match (asleep, awake_ms) {
-        (false, _) => Activity::Awake { remaining: None, then_asleep: false },
-        (true, 0) => Activity::Asleep,
-        (true, UNKNOWN_MS) => Activity::Awake { remaining: None, then_asleep: true },
-        (true, ms) => Activity::Awake { remaining: Some(Millis(ms)), then_asleep: true },
-    }
-}
-
-fn evidence_of(incarnation: Incarnation, contact: record::Contact) -> Evidence {
-    Evidence {
-        incarnation,
-        beat: contact.beat,
-        activity: activity_of(contact.asleep, contact.awake_ms),
-        ttl: Millis(contact.lease_ms),
     }
 }

@@ -30,7 +30,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 const PREFIX: &str = "dormouse";
 
 /// Numbers of the state, as whoever scrapes finds them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Gauges {
     /// Pushes that wait for the log.
     pub queue_waiting: u64,
@@ -48,6 +48,10 @@ pub struct Gauges {
     pub asleep: u64,
     /// Members whose lease ran out.
     pub suspect: u64,
+    /// Members that are alive, as the sum of their likelihoods.
+    pub expected_alive: f64,
+    /// Percentage of the usual that awake leases have.
+    pub awake_lease_percent: u64,
     /// Open watch streams.
     pub watchers: u64,
     /// Whether nobody is declared GONE at this moment.
@@ -80,6 +84,7 @@ pub struct Metrics {
     records: Counter,
     snapshots: Counter,
     relay_pause: Counter<f64, AtomicU64>,
+    mass_losses: Counter,
 }
 
 fn registered<M: Metric + Clone>(registry: &mut Registry, metric: M, name: &str, help: &str) -> M {
@@ -129,6 +134,11 @@ impl Default for Metrics {
                 "relay_pause_seconds",
                 "Time in which this relay stood still",
             ),
+            mass_losses: counter(
+                it,
+                "mass_losses",
+                "Times that so many members fell silent at once that they were kept",
+            ),
             registry,
         }
     }
@@ -173,6 +183,24 @@ impl Metrics {
     /// A node that had been declared GONE for its silence was heard of again.
     pub fn died_falsely(&self) {
         self.false_deaths.inc();
+    }
+
+    /// Very many members fell silent at once.
+    pub fn lost_many(&self) {
+        self.mass_losses.inc();
+    }
+
+    /// What everybody may know of this relay, since it started.
+    pub fn counters(&self) -> [(&'static str, u64); 7] {
+        [
+            ("joins", self.joins.of(Admission::Joined).get()),
+            ("readmissions", self.joins.of(Admission::Readmitted).get()),
+            ("ends", self.ends.sum()),
+            ("false_deaths", self.false_deaths.get()),
+            ("pushes", self.pushes.sum()),
+            ("pulls", self.pulls.get()),
+            ("mass_losses", self.mass_losses.get()),
+        ]
     }
 
     /// Something was refused. The reason is one of the contract's words, never text of a caller: each is a series.
@@ -232,6 +260,18 @@ impl Gauges {
         for (name, help, value) in plain {
             registry.register(name, help, ConstGauge::new(value));
         }
+        let alive = ConstGauge::new(self.expected_alive);
+        registry.register(
+            "members_expected_alive",
+            "Members that are alive, as the sum of their likelihoods",
+            alive,
+        );
+        let stretch = ConstGauge::new(self.awake_lease_percent as f64 / 100.0);
+        registry.register(
+            "awake_lease_ratio",
+            "Awake leases over the usual; above 1 while this relay is late",
+            stretch,
+        );
         let members = Family::<Labels, Gauge<u64, AtomicU64>>::default();
         for (state, number) in [("awake", self.awake), ("asleep", self.asleep), ("suspect", self.suspect)] {
             members.get_or_create(&[("state", state)]).set(number);
@@ -337,7 +377,7 @@ mod tests {
         let all = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!((names.len(), all), (27, 27));
+        assert_eq!((names.len(), all), (30, 30));
         assert!(names.iter().all(|name| name.starts_with("dormouse_")));
     }
 }

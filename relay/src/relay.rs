@@ -150,8 +150,10 @@ impl Readiness for Relay {
             queue_waiting: self.sequencer.waiting() as u64,
             watchers: (self.config.watchers_max - self.watchers.available_permits()) as u64,
             expiry_held: self.keeper.expiry_held(),
+            awake_lease_percent: u64::from(self.keeper.lease_percent()),
             ..Gauges::default()
         };
+        let mut alive = 0.0;
         let applied = self.sequencer.read();
         gauges.revision = applied.fold.revision().0;
         for (_, view) in applied.fold.namespaces() {
@@ -159,11 +161,13 @@ impl Readiness for Relay {
             gauges.awake += counts.awake;
             gauges.asleep += counts.asleep;
             gauges.suspect += counts.suspect;
+            alive += self.keeper.expected_alive(view.number());
             gauges.rows += view.rows();
             gauges.dead_rows += view.dead_rows();
             gauges.memory_bytes_estimate += view.memory_bytes();
             gauges.count(&view);
         }
+        gauges.expected_alive = alive;
         gauges
     }
 }

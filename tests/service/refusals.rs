@@ -392,16 +392,6 @@ async fn store_full_refuses_writes_and_serves_reads() -> Outcome {
 }
 
 #[tokio::test]
-async fn what_this_release_has_not_got_says_so() -> Outcome {
-    let served = Served::default().await?;
-    let request = v1::ExplainMemberRequest::default();
-    let refused = served.membership().await.explain_member(request).await.expect_err("not in this release");
-    assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("ExplainMember"));
-    Ok(())
-}
-
-#[tokio::test]
 async fn quota_of_collections_holds_for_everything_that_would_make_one() -> Outcome {
     let served = Served::default().await?;
     with_policy(&served, Policy { collections_max: Some(1), ..Policy::default() }).await;

@@ -56,6 +56,8 @@ pub(super) const RELAY: &[(&str, Setter<Config>)] = &[
 pub(super) const LEASES: &[(&str, Setter<LeaseSettings>)] = &[
     ("awake_lease_ms", |leases, text| put(&mut leases.awake, length(text))),
     ("asleep_lease_ms", |leases, text| put(&mut leases.asleep, length(text))),
+    ("asleep_lease_min_ms", |leases, text| put(&mut leases.asleep_min, length(text))),
+    ("asleep_lease_max_ms", |leases, text| put(&mut leases.asleep_max, length(text))),
     ("lease_margin_ms", |leases, text| put(&mut leases.margin, length(text))),
     ("suspect_grace_ms", |leases, text| put(&mut leases.suspect_grace, length(text))),
     ("undeclared_freeze", |leases, text| put(&mut leases.undeclared_freeze, freeze(text))),

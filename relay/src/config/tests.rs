@@ -169,7 +169,7 @@ fn a_value_outside_its_limits_is_refused_with_them() {
     );
     assert_eq!(
         refusal(&[], "asleep_lease_ms = 10"),
-        "awake_lease_ms, asleep_lease_ms, lease_margin_ms, suspect_grace_ms: the default leases: the asleep lease is 10 ms, \
+        "awake_lease_ms, asleep_lease_ms, asleep_lease_min_ms, asleep_lease_max_ms, lease_margin_ms, suspect_grace_ms: the default leases: the asleep lease is 10 ms, \
          but must not be shorter than the awake lease, 3000 ms"
     );
     assert_eq!(

@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::{selector::Filter, status::reason_word};
 use crate::{
-    liveness::{LeaseState, LeaseView},
+    liveness::{Learned, LeaseState, LeaseView},
     log::Durability,
     state::{Chunk, LastPush, Lost, Mail, Member, RosterEntry},
 };
@@ -93,15 +93,20 @@ pub(super) fn gone_reason(cause: Cause) -> GoneReason {
     }
 }
 
-/// What a member is taken for, and how likely it is to live.
-///
-/// Wake gaps are not learned yet, so the likelihood says no more than the state: 1 within the lease, 0 beyond it.
+/// What a member is taken for, and how likely it is to live. One whose lease this relay does not know is SUSPECT.
 pub(super) fn live_state(lease: Option<&LeaseView>) -> (State, f32) {
-    match lease.map(|it| it.state) {
-        Some(LeaseState::Awake) => (State::Awake, 1.0),
-        Some(LeaseState::Asleep) => (State::Asleep, 1.0),
-        Some(LeaseState::Suspect) | None => (State::Suspect, 0.0),
-    }
+    let state = lease.map_or(State::Suspect, |it| match it.state {
+        LeaseState::Awake => State::Awake,
+        LeaseState::Asleep => State::Asleep,
+        LeaseState::Suspect => State::Suspect,
+    });
+    (state, lease.map_or(0.0, |it| likely(it.p_alive)))
+}
+
+/// Likelihoods travel as 32 bits.
+#[expect(clippy::cast_possible_truncation, reason = "seven digits say all that is known")]
+pub(super) fn likely(number: f64) -> f32 {
+    number as f32
 }
 
 /// A live member, with the FULL view if asked for.
@@ -119,8 +124,22 @@ pub(super) fn live_member(
         message.joined_at = Some(timestamp(member.joined_at_ms));
         message.last_seen = lease.map(|it| timestamp(wall_ms.saturating_sub(it.silent.0)));
         message.lease_left_ms = lease.map_or(0, |it| millis(it.left.0));
+        message.pushes = member.last.push_no.0;
     }
     message
+}
+
+/// A count of members, with what their group has taught, once it has taught something.
+pub(super) fn count(count: v1::MemberCount, learned: Option<&Learned>) -> v1::MemberCount {
+    let Some(Learned { gap_p50, gap_p99, asleep_lease: Some(asleep_lease), .. }) = learned else {
+        return count;
+    };
+    v1::MemberCount {
+        wake_gap_p50_ms: millis(gap_p50.0),
+        wake_gap_p99_ms: millis(gap_p99.0),
+        asleep_lease_ms: millis(asleep_lease.0),
+        ..count
+    }
 }
 
 /// Durations travel as 32 bits.

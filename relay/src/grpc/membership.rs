@@ -58,9 +58,10 @@ impl Membership for Service {
 
     async fn explain_member(
         &self,
-        _: Request<v1::ExplainMemberRequest>,
+        request: Request<v1::ExplainMemberRequest>,
     ) -> Result<Response<v1::ExplainMemberResponse>, Status> {
-        Err(self.refused(RelayError::NotYet("ExplainMember")).into())
+        let v1::ExplainMemberRequest { namespace: name, node_id } = request.into_inner();
+        Ok(Response::new(self.explain(name, &node_id).map_err(|error| self.refused(error))?))
     }
 
     async fn watch_members(
@@ -105,7 +106,7 @@ impl Membership for Service {
             limits,
             conditions: self.conditions(),
             durability: encode::durability(sequencer.log().durability) as i32,
-            counters: BTreeMap::new(),
+            counters: self.counters(),
         };
         Ok(Response::new(v1::GetRelayResponse { relay: Some(relay) }))
     }
@@ -137,6 +138,11 @@ fn fold_limits(fold: &Fold) -> BTreeMap<String, u64> {
 
 fn invalid(field: &str, description: impl ToString) -> RelayError {
     RelayError::Invalid(Violations(vec![Violation::new(field, description)]))
+}
+
+/// A node by its name.
+pub(super) fn node(node_id: &str) -> Result<NodeId, RelayError> {
+    node_id.parse().map_err(|error| invalid("node_id", error))
 }
 
 impl Service {
@@ -198,16 +204,23 @@ impl Service {
     }
 
     /// A member or an ended one, as it is now.
-    fn any_member(&self, fold: &Fold, namespace: &Namespace, node: NodeId) -> Option<v1::Member> {
+    pub(super) fn any_member(&self, fold: &Fold, namespace: &Namespace, node: NodeId) -> Option<v1::Member> {
         self.member(fold, namespace, node, true).or_else(|| {
             let (revision, entry) = fold.namespace(namespace)?.roster_entry(node)?;
             Some(encode::ended_member(revision.0, entry))
         })
     }
 
+    /// What this relay has counted since it started.
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let uptime = ("uptime_ms", self.relay.keeper.uptime().0);
+        let counted = self.relay.metrics.counters().into_iter().chain([uptime]);
+        counted.map(|(name, count)| (name.to_owned(), count)).collect()
+    }
+
     fn find(&self, name: String, node_id: &str) -> Result<v1::Member, RelayError> {
         let namespace = namespace(name)?;
-        let node: NodeId = node_id.parse().map_err(|error| invalid("node_id", error))?;
+        let node = node(node_id)?;
         let applied = self.relay.sequencer.read();
         self.any_member(&applied.fold, &namespace, node)
             .ok_or_else(|| RelayError::NodeUnknown(node_id.to_owned()))
@@ -237,11 +250,17 @@ impl Service {
         if group_by.is_empty() {
             counts.entry(Vec::new()).or_default();
         }
-        let counts = counts.into_iter().map(|(values, (members, expected_alive))| v1::MemberCount {
-            by: group_by.iter().cloned().zip(values).collect(),
-            members,
-            expected_alive,
-            ..Default::default()
+        let number = applied.fold.namespace(&namespace).map(|view| view.number());
+        let by_group = group_by == ["group"];
+        let counts = counts.into_iter().map(|(values, (members, expected_alive))| {
+            let group = values.first().filter(|_| by_group).and_then(|name| name.parse().ok());
+            let learned =
+                number.zip(group).and_then(|(number, group)| self.relay.keeper.learned(number, &group));
+            let by = group_by.iter().cloned().zip(values).collect();
+            encode::count(
+                v1::MemberCount { by, members, expected_alive, ..Default::default() },
+                learned.as_ref(),
+            )
         });
         let revision = applied.fold.revision().0;
         Ok(v1::CountMembersResponse { counts: counts.collect(), revision, conditions: self.conditions() })
@@ -254,7 +273,7 @@ impl Service {
             awake: encode::millis(counts.awake),
             asleep: encode::millis(counts.asleep),
             suspect: encode::millis(counts.suspect),
-            expected_alive: (counts.awake + counts.asleep) as f32,
+            expected_alive: encode::likely(self.relay.keeper.expected_alive(namespace)),
             revision: revision.0,
         }
     }
@@ -266,7 +285,7 @@ impl Service {
     ) -> Result<v1::Member, RelayError> {
         let v1::EvictMemberRequest { namespace: name, node_id, reason } = request;
         let namespace = namespace(name)?;
-        let node: NodeId = node_id.parse().map_err(|error| invalid("node_id", error))?;
+        let node = node(&node_id)?;
         if reason.len() > REASON_BYTES {
             return Err(RelayError::Invalid(
                 Violation::too_large("reason", reason.len(), REASON_BYTES, "bytes").into(),

@@ -1,6 +1,7 @@
 //! The services: decode, ask, encode.
 
 mod encode;
+mod explain;
 mod mailbox;
 mod membership;
 mod patience;
@@ -83,6 +84,12 @@ impl Service {
         }
         if self.relay.keeper.expiry_held() {
             conditions.push(Condition::ExpiryHeld as i32);
+        }
+        if self.relay.keeper.mass_loss_held() {
+            conditions.push(Condition::MassLoss as i32);
+        }
+        if self.relay.keeper.lease_percent() > 100 {
+            conditions.push(Condition::LeasesStretched as i32);
         }
         conditions
     }

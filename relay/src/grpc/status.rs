@@ -87,7 +87,6 @@ fn facts(error: &RelayError) -> Facts {
         RelayError::Behind { .. } => Facts::new(Code::Unavailable, "BEHIND").retry(),
         RelayError::LogUnreachable => Facts::new(Code::Unavailable, "LOG_UNREACHABLE").retry(),
         RelayError::StoreFull => Facts::new(Code::Unavailable, "STORE_FULL").retry(),
-        RelayError::NotYet(_) => Facts::new(Code::Unimplemented, "NOT_YET"),
     }
 }
 
@@ -184,7 +183,6 @@ mod tests {
             RelayError::Starting,
             RelayError::LogUnreachable,
             RelayError::StoreFull,
-            RelayError::NotYet("ExplainMember"),
         ]
     }
 

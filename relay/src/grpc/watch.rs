@@ -328,6 +328,7 @@ impl Service {
         let lease = self.relay.keeper.view(LeaseKey { namespace: view.number(), node });
         let mut message = encode::live_member(entry, member, lease.as_ref(), Clock::wall_ms(), full);
         if full {
+            message.behind = fold.records_after(lease.map_or(Revision::ZERO, |it| it.head));
             message.inbox_waiting = u32::try_from(view.inbox_waiting(node)).unwrap_or(u32::MAX);
         }
         Some(message)

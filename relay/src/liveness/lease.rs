@@ -4,14 +4,16 @@
 //! log has told. A long lease rests on the confirmed one (rule L3), and so does a Gone: evidence that is still on
 //! its way to the log then makes that Gone void, instead of being overrun by it.
 
-use dormouse_proto::ids::{Beat, CallId, Incarnation};
+use dormouse_proto::ids::{Beat, CallId, Incarnation, Revision};
 
-use super::{LeaseKey, LeaseSettings, Millis, Session, Timestamp, UndeclaredFreeze};
+use super::{LeaseKey, LeaseSettings, Millis, Session, Timestamp, UndeclaredFreeze, group::Standing};
 
 /// When to ask again about a node whose end may not be proposed now.
 const RECHECK: Millis = Millis::from_secs(1);
 /// A Gone whose verdict has not come back by then is proposed again. Harmless: a second one is void.
 const VERDICT_TIMEOUT: Millis = Millis::from_secs(30);
+/// The guard against mass loss must have seen a whole tick before anybody's end is proposed for its silence.
+const GRACE: Millis = Millis(100);
 /// Stands for "not known": call ids are drawn at random.
 const NO_CALL: CallId = CallId(0);
 
@@ -41,6 +43,8 @@ pub struct Contact {
     pub call_id: CallId,
     /// What the node says of itself.
     pub activity: Activity,
+    /// The highest revision that it was ever shown.
+    pub head: Revision,
 }
 
 /// A contact as the log tells it (rule M4).
@@ -121,7 +125,7 @@ pub enum Due {
 }
 
 /// A lease as it is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LeaseView {
     /// What the node is taken for.
     pub state: LeaseState,
@@ -135,6 +139,12 @@ pub struct LeaseView {
     pub silent: Millis,
     /// The session whose evidence was applied last.
     pub holder: Session,
+    /// How likely it lives, 0 to 1.
+    pub p_alive: f64,
+    /// How long it has been asleep, if that is what it is taken for, or was before it became SUSPECT.
+    pub asleep_for: Option<Millis>,
+    /// The highest revision that it had been shown, as it said when it was last heard here.
+    pub head: Revision,
 }
 
 #[derive(Debug)]
@@ -152,6 +162,11 @@ pub(super) struct Lease {
     pub(super) state: LeaseState,
     /// A Gone is under way.
     proposed: bool,
+    /// When it fell asleep; [`Timestamp::NEVER`]: it is not asleep, and nothing says that it may be.
+    asleep_since: Timestamp,
+    /// Whether that is when it did, and not when this relay first heard of a sleep.
+    is_measured: bool,
+    head: Revision,
 }
 
 impl Lease {
@@ -168,9 +183,28 @@ impl Lease {
             deadline: now,
             state: LeaseState::Awake,
             proposed: false,
+            asleep_since: Timestamp::NEVER,
+            is_measured: true,
+            head: Revision::ZERO,
         };
         lease.take(evidence.activity, evidence.ttl, settings);
         lease
+    }
+
+    /// The log tells of a sleep that began before this relay listened.
+    pub(super) fn began_unseen(&mut self) {
+        self.is_measured = false;
+    }
+
+    /// What its group learns from it.
+    pub(super) fn standing(&self) -> Standing {
+        match self.state {
+            _ if self.asleep_since != Timestamp::NEVER => {
+                Standing::Sleeping { began: self.asleep_since, measured: self.is_measured }
+            }
+            LeaseState::Suspect => Standing::Lapsed,
+            LeaseState::Awake | LeaseState::Asleep => Standing::Awake,
+        }
     }
 
     pub(super) fn hear(&mut self, now: Timestamp, contact: &Contact, settings: &LeaseSettings) -> Heard {
@@ -189,6 +223,7 @@ impl Lease {
         self.beat = contact.beat;
         self.call_id = contact.call_id;
         self.heard = now;
+        self.head = self.head.max(contact.head);
         let was = self.state;
         let ttl = settings.at_once(contact.activity);
         self.take(contact.activity, ttl, settings);
@@ -237,13 +272,16 @@ impl Lease {
 
     /// Takes a lease of `ttl` from the last contact on.
     fn take(&mut self, activity: Activity, ttl: Millis, settings: &LeaseSettings) {
+        const NEVER: Timestamp = Timestamp::NEVER;
         (self.state, self.turns) = match activity {
             Activity::Awake { remaining, then_asleep: true } => {
                 (LeaseState::Awake, self.heard + settings.awake_for(remaining))
             }
-            Activity::Awake { .. } => (LeaseState::Awake, Timestamp::NEVER),
-            Activity::Asleep => (LeaseState::Asleep, Timestamp::NEVER),
+            Activity::Awake { .. } => (LeaseState::Awake, NEVER),
+            Activity::Asleep => (LeaseState::Asleep, NEVER),
         };
+        self.asleep_since = if activity == Activity::Asleep { self.heard } else { NEVER };
+        self.is_measured = true;
         self.deadline = self.heard + ttl;
         self.proposed = false;
     }
@@ -254,24 +292,29 @@ impl Lease {
         key: LeaseKey,
         now: Timestamp,
         settings: &LeaseSettings,
-        may_end: impl FnOnce(Session) -> bool,
+        may_end: impl FnOnce(Session, Standing) -> bool,
         out: &mut Vec<Due>,
     ) {
         let (incarnation, beat) = (self.incarnation, self.confirmed);
         if now >= self.turns {
             self.state = LeaseState::Asleep;
+            self.asleep_since = self.turns;
             self.turns = Timestamp::NEVER;
         }
         if now >= self.deadline && self.state != LeaseState::Suspect {
             self.deadline = now + self.patience(settings);
             self.state = LeaseState::Suspect;
+            if self.asleep_since == Timestamp::NEVER && settings.undeclared_freeze == UndeclaredFreeze::Allow
+            {
+                self.asleep_since = self.heard;
+            }
             self.turns = Timestamp::NEVER;
             out.push(Due::Suspect { key, incarnation, beat });
         }
         if now < self.deadline {
             return;
         }
-        if may_end(self.holder) {
+        if may_end(self.holder, self.standing()) {
             self.proposed = true;
             self.deadline = now + VERDICT_TIMEOUT;
             out.push(Due::Gone { key, incarnation, beat });
@@ -287,7 +330,7 @@ impl Lease {
             (true, _) if self.confirmed == self.beat => Millis(0),
             // It said that it sleeps, but the log never told, so it only had an awake lease: silence is no sign.
             (true, _) | (false, UndeclaredFreeze::Allow) => settings.asleep,
-            (false, UndeclaredFreeze::Deny) => settings.suspect_grace,
+            (false, UndeclaredFreeze::Deny) => settings.suspect_grace.max(GRACE),
         }
     }
 
@@ -316,6 +359,9 @@ impl Lease {
             left: self.left(now),
             silent: now.since(self.heard),
             holder: self.holder,
+            p_alive: 0.0,
+            asleep_for: (self.asleep_since != Timestamp::NEVER).then(|| now.since(self.asleep_since)),
+            head: self.head,
         }
     }
 }

@@ -8,17 +8,22 @@
 //! awake; a lease longer than the awake lease exists only once its evidence was applied; a contact that is not
 //! newer than the newest known one changes nothing.
 
+mod group;
 pub mod guard;
 mod lease;
+mod load;
+mod mass_loss;
 mod settings;
 mod table;
 #[cfg(test)]
 mod tests;
+mod wake_gaps;
 mod wheel;
 
+pub use group::Learned;
 pub use lease::{Activity, Contact, Due, Evidence, Heard, LeaseState, LeaseView};
 pub use settings::{LeasePolicy, LeaseSettings, LeaseSettingsError, UndeclaredFreeze};
-pub use table::{LeaseTable, MemberCounts, Restored};
+pub use table::{Ended, LeaseTable, MemberCounts, Restored};
 
 use std::{fmt, ops::Add, time::Duration};
 
@@ -32,6 +37,22 @@ impl Millis {
     /// That many seconds.
     pub const fn from_secs(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1_000))
+    }
+}
+
+impl Millis {
+    /// That many milliseconds, without what is less than one; what is no length is none.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast from a float saturates, and a fraction of a millisecond means nothing"
+    )]
+    const fn whole(ms: f64) -> Self {
+        Self(ms as u64)
+    }
+
+    const fn as_f64(self) -> f64 {
+        self.0 as f64
     }
 }
 

@@ -25,8 +25,13 @@ pub enum UndeclaredFreeze {
 pub struct LeaseSettings {
     /// Lease of a contact inside an invocation. Three times the client's beat, so that two beats may be lost.
     pub awake: Millis,
-    /// Lease of a node that said it sleeps. Above the longest gap between two invocations that is normal.
+    /// Lease of a node that said it sleeps, until its group's own gaps are known. Above the longest gap between two
+    /// invocations that is normal.
     pub asleep: Millis,
+    /// The learned lease is never shorter. Equal to `asleep_max`: nothing is learned.
+    pub asleep_min: Millis,
+    /// The learned lease is never longer: what a node that died asleep is believed to live at the most.
+    pub asleep_max: Millis,
     /// Added to an invocation's own remaining time: what its last answer may take on the way.
     pub margin: Millis,
     /// How long a node that fell silent while awake stays SUSPECT before it is proposed GONE.
@@ -40,6 +45,8 @@ impl Default for LeaseSettings {
         Self {
             awake: Millis::from_secs(3),
             asleep: Millis::from_secs(600),
+            asleep_min: Millis::from_secs(30),
+            asleep_max: Millis::from_secs(1_800),
             margin: Millis(500),
             suspect_grace: Millis::from_secs(5),
             undeclared_freeze: UndeclaredFreeze::default(),
@@ -68,6 +75,16 @@ pub enum LeaseSettingsError {
         /// The awake lease.
         awake: Millis,
     },
+    /// Bounds that leave nothing between them.
+    #[error("{whose}: the learned asleep lease is at least {least}, but at most {most}")]
+    NothingBetween {
+        /// The defaults or a group.
+        whose: String,
+        /// The lower bound.
+        least: Millis,
+        /// The upper one.
+        most: Millis,
+    },
     /// A length beyond all reason.
     #[error("{whose}: {what} is {length}, but must be at most {LONGEST}")]
     TooLong {
@@ -86,14 +103,27 @@ pub enum LeaseSettingsError {
 impl LeaseSettings {
     fn check(&self, whose: &str) -> Result<(), LeaseSettingsError> {
         let whose = || whose.to_owned();
-        let Self { awake, asleep, margin, suspect_grace, undeclared_freeze: _ } = *self;
+        let Self { awake, asleep, asleep_min, asleep_max, margin, suspect_grace, undeclared_freeze: _ } =
+            *self;
         if awake <= guard::PAUSE {
             return Err(LeaseSettingsError::AwakeTooShort { whose: whose(), awake });
         }
         if asleep < awake {
             return Err(LeaseSettingsError::AsleepBelowAwake { whose: whose(), asleep, awake });
         }
-        let lengths = [("the asleep lease", asleep), ("the margin", margin), ("the grace", suspect_grace)];
+        if asleep_min > asleep_max {
+            return Err(LeaseSettingsError::NothingBetween {
+                whose: whose(),
+                least: asleep_min,
+                most: asleep_max,
+            });
+        }
+        let lengths = [
+            ("the asleep lease", asleep),
+            ("the longest asleep lease", asleep_max),
+            ("the margin", margin),
+            ("the grace", suspect_grace),
+        ];
         match lengths.into_iter().find(|(_, length)| *length > LONGEST) {
             Some((what, length)) => Err(LeaseSettingsError::TooLong { whose: whose(), what, length }),
             None => Ok(()),
@@ -114,6 +144,13 @@ impl LeaseSettings {
     /// another relay that takes over grants at least that much.
     pub fn at_once(&self, activity: Activity) -> Millis {
         self.when_applied(activity).min(self.awake)
+    }
+
+    /// The same with what was learned: another asleep lease, and awake leases of this many percent.
+    #[must_use]
+    pub(super) fn with(&self, asleep: Millis, percent: u32) -> Self {
+        let awake = Millis(self.awake.0.saturating_mul(u64::from(percent)) / 100);
+        Self { awake, asleep: asleep.max(awake), ..*self }
     }
 
     /// How long a node that sends no second call is taken to be awake.

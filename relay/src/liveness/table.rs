@@ -4,9 +4,12 @@
 //! allocates nothing and touches nothing that is shared by all. Lock order: shard, lease, wheel; a tick lets the
 //! wheel go before it looks at leases.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use dashmap::{DashMap, Entry};
@@ -15,10 +18,13 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::{
-    Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseSettings, LeaseState, LeaseView, Session,
-    Timestamp,
+    Activity, Contact, Due, Evidence, Heard, Learned, LeaseKey, LeasePolicy, LeaseSettings, LeaseState,
+    LeaseView, Millis, Session, Timestamp,
+    group::{GroupKey, GroupLife, Standing},
     guard::HoldReason,
     lease::Lease,
+    load::Stretch,
+    mass_loss::MassLoss,
     wheel::{Place, Wheel},
 };
 
@@ -46,11 +52,22 @@ pub struct Restored {
     pub holder: Session,
 }
 
+/// Why a membership is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing was heard of it.
+    Silent,
+    /// It left, or somebody evicted it.
+    Told,
+}
+
 #[derive(Debug, Default)]
 struct Tally {
     awake: AtomicU64,
     asleep: AtomicU64,
     suspect: AtomicU64,
+    /// The bits of an `f64`: how many of them are expected to live, by the last fit.
+    expected: AtomicU64,
 }
 
 impl Tally {
@@ -82,7 +99,7 @@ impl Tally {
 struct Slot {
     placed: Mutex<Placed>,
     tally: Arc<Tally>,
-    group: u16,
+    life: Arc<GroupLife>,
 }
 
 /// A lease and where the wheel waits for it.
@@ -123,6 +140,11 @@ pub struct LeaseTable {
     policy: LeasePolicy,
     slots: DashMap<LeaseKey, Slot, RandomState>,
     tallies: DashMap<u32, Arc<Tally>, RandomState>,
+    lives: DashMap<GroupKey, Arc<GroupLife>, RandomState>,
+    /// Awake leases are this many percent of what the settings say.
+    percent: AtomicU32,
+    stretch: Mutex<Stretch>,
+    mass_loss: Mutex<MassLoss>,
     pub(super) wheel: Mutex<Wheel>,
     /// Held for a whole tick, so that buckets are worked off in their order; what it holds is only kept for its
     /// capacity.
@@ -136,6 +158,10 @@ impl LeaseTable {
             policy,
             slots: DashMap::with_hasher(RandomState::default()),
             tallies: DashMap::with_hasher(RandomState::default()),
+            lives: DashMap::with_hasher(RandomState::default()),
+            percent: AtomicU32::new(100),
+            stretch: Mutex::default(),
+            mass_loss: Mutex::default(),
             wheel: Mutex::new(Wheel::new()),
             tick: Mutex::default(),
         }
@@ -149,36 +175,55 @@ impl LeaseTable {
     /// A request of a node arrived. Grants at most an awake lease; a longer one waits for
     /// [`Self::evidence_applied`]. A wake takes effect at once: it gives up what was left of the sleep.
     pub fn heard(&self, now: Timestamp, key: LeaseKey, contact: &Contact) -> Heard {
-        self.change(key, |lease, settings| lease.hear(now, contact, settings)).unwrap_or(Heard::Unknown)
+        self.change(now, key, |lease, settings| lease.hear(now, contact, settings)).unwrap_or(Heard::Unknown)
     }
 
     /// Evidence was read from the log, of this relay or of another one. All that the fold accepts must be told
     /// here, because a Gone names the newest beat that was. Answers whether it counted.
     pub fn evidence_applied(&self, now: Timestamp, key: LeaseKey, evidence: &Evidence, by: Session) -> bool {
-        self.change(key, |lease, settings| lease.apply(now, evidence, by, settings)).unwrap_or(false)
+        self.change(now, key, |lease, settings| lease.apply(now, evidence, by, settings)).unwrap_or(false)
     }
 
     /// A Join took effect, with the evidence that rode on it. The same one again is only evidence.
     pub fn admitted(&self, now: Timestamp, key: LeaseKey, group: &Group, evidence: &Evidence, by: Session) {
-        let number = self.policy.number(group);
-        let lease = Lease::told(now, evidence, by, self.policy.numbered(number));
+        self.admit(now, key, group, evidence, by, true);
+    }
+
+    fn admit(
+        &self,
+        now: Timestamp,
+        key: LeaseKey,
+        group: &Group,
+        evidence: &Evidence,
+        by: Session,
+        is_new: bool,
+    ) {
+        let life = self.life(now, key.namespace, group);
+        let mut lease = Lease::told(now, evidence, by, &self.settings(&life, key));
+        if !is_new {
+            lease.began_unseen();
+        }
         match self.slots.entry(key) {
             Entry::Vacant(vacant) => {
                 let tally = self.tally(key.namespace);
                 tally.joined(lease.state);
+                life.joined(key.node, lease.standing(), now);
                 let place = self.wheel.lock().insert(key, Place::of(lease.next_look()));
                 let placed = Mutex::new(Placed { lease, place, later: None });
-                vacant.insert(Slot { placed, tally, group: number });
+                vacant.insert(Slot { placed, tally, life });
             }
             Entry::Occupied(mut occupied) => {
                 let slot = occupied.get_mut();
                 let placed = slot.placed.get_mut();
-                let before = placed.lease.state;
+                let (before, stood) = (placed.lease.state, placed.lease.standing());
                 if evidence.incarnation > placed.lease.incarnation {
+                    slot.life.ended(key.node, stood, now, false);
+                    life.joined(key.node, lease.standing(), now);
                     placed.lease = lease;
-                    slot.group = number;
+                    slot.life = life;
                 } else {
-                    placed.lease.apply(now, evidence, by, self.policy.numbered(slot.group));
+                    placed.lease.apply(now, evidence, by, &self.settings(&slot.life, key));
+                    slot.life.moved(stood, placed.lease.standing(), now);
                 }
                 slot.tally.moved(before, placed.lease.state);
                 placed.place_earlier(key, &self.wheel);
@@ -191,24 +236,26 @@ impl LeaseTable {
     pub fn restored(&self, now: Timestamp, members: impl IntoIterator<Item = Restored>) {
         for Restored { key, group, mut evidence, holder } in members {
             evidence.ttl = evidence.ttl.max(self.policy.of(&group).awake);
-            self.admitted(now, key, &group, &evidence, holder);
+            self.admit(now, key, &group, &evidence, holder, false);
         }
     }
 
     /// A Gone, Leave or Evict took effect. Answers whether that incarnation was known.
-    pub fn ended(&self, key: LeaseKey, incarnation: Incarnation) -> bool {
+    pub fn ended(&self, now: Timestamp, key: LeaseKey, incarnation: Incarnation, how: Ended) -> bool {
         let same = |_: &LeaseKey, slot: &mut Slot| slot.placed.get_mut().lease.incarnation == incarnation;
         let Some((_, mut slot)) = self.slots.remove_if_mut(&key, same) else {
             return false;
         };
-        slot.tally.left(slot.placed.get_mut().lease.state);
+        let lease = &slot.placed.get_mut().lease;
+        slot.tally.left(lease.state);
+        slot.life.ended(key.node, lease.standing(), now, how == Ended::Silent);
         true
     }
 
     /// A proposed Gone was void, or could not be appended: the node may be heard again, and is proposed again if
     /// it stays silent.
     pub fn gone_rejected(&self, now: Timestamp, key: LeaseKey, incarnation: Incarnation) {
-        self.change(key, |lease, _| {
+        self.change(now, key, |lease, _| {
             if lease.incarnation == incarnation {
                 lease.spare(now);
             }
@@ -216,16 +263,19 @@ impl LeaseTable {
     }
 
     /// What silence has led to by `now`: all of it, however much. While expiry is held nobody's end is proposed,
-    /// nor is the end of a lease of a session that this relay does not answer for; both are looked at again.
+    /// nor is the end of a lease of a session that this relay does not answer for; both are looked at again. So are
+    /// those that fell silent with very many others. Answers whether it has just come to that.
     pub fn due(
         &self,
         now: Timestamp,
         hold: Option<HoldReason>,
         answers_for: impl Fn(Session) -> bool,
         out: &mut Vec<Due>,
-    ) {
+    ) -> bool {
         let mut fired = self.tick.lock();
         self.wheel.lock().fire(now, &mut fired);
+        let is_mass = self.mass_loss.lock().held_until(now).is_some();
+        let mut lapsed = 0;
         for (place, key) in fired.drain(..) {
             let Some(slot) = self.slots.get(&key) else {
                 continue;
@@ -234,12 +284,78 @@ impl LeaseTable {
             if placed.place != place {
                 continue;
             }
-            let before = placed.lease.state;
-            let settings = self.policy.numbered(slot.group);
-            placed.lease.look(key, now, settings, |holder| hold.is_none() && answers_for(holder), out);
+            let (before, stood) = (placed.lease.state, placed.lease.standing());
+            let settings = self.settings(&slot.life, key);
+            let may_end = |holder, standing| {
+                hold.is_none() && answers_for(holder) && !(is_mass && standing == Standing::Lapsed)
+            };
+            placed.lease.look(key, now, &settings, may_end, out);
+            let stands = placed.lease.standing();
+            lapsed += u64::from(stands == Standing::Lapsed && stood != stands);
+            slot.life.moved(stood, stands, now);
             slot.tally.moved(before, placed.lease.state);
             placed.place_again(key, &self.wheel);
         }
+        drop(fired);
+        let awake = self.tallies.iter().map(|it| it.awake.load(Ordering::Relaxed)).sum();
+        self.mass_loss.lock().look(now, lapsed, awake, self.policy.longest_awake())
+    }
+
+    /// Draws the conclusions of what every group has taught; about once a second.
+    pub fn refit(&self, now: Timestamp) {
+        let mut expected: HashMap<u32, f64> = HashMap::new();
+        for life in &self.lives {
+            let alive = life.refit(now, self.policy.numbered(life.settings));
+            *expected.entry(life.namespace).or_default() += alive;
+        }
+        // Nobody is a member of it, and what it has taught has faded.
+        self.lives.retain(|_, life| Arc::strong_count(life) > 1 || life.is_remembered());
+        for tally in &self.tallies {
+            let alive = expected.get(tally.key()).copied().unwrap_or_default();
+            tally.expected.store(alive.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// How many members of a namespace are alive, as the sum of their likelihoods at the last [`Self::refit`].
+    pub fn expected_alive(&self, namespace: u32) -> f64 {
+        self.tallies
+            .get(&namespace)
+            .map_or(0.0, |tally| f64::from_bits(tally.expected.load(Ordering::Relaxed)))
+    }
+
+    /// What is learned of a group; `None`: nobody of it was ever a member here.
+    pub fn learned(&self, namespace: u32, group: &Group) -> Option<Learned> {
+        self.lives.get(&(namespace, group.clone())).map(|life| life.learned())
+    }
+
+    /// What a member of this group is granted now: at once, and once the log has told of its contact.
+    pub fn grants(
+        &self,
+        now: Timestamp,
+        key: LeaseKey,
+        group: &Group,
+        activity: Activity,
+    ) -> (Millis, Millis) {
+        let settings = self.settings(&self.life(now, key.namespace, group), key);
+        (settings.at_once(activity), settings.when_applied(activity))
+    }
+
+    /// This relay looked at its leases so much later than it wanted to. Answers the percentage of the usual that awake
+    /// leases have from here on.
+    pub fn looked_late(&self, late: Millis) -> u32 {
+        let percent = self.stretch.lock().look(late, self.policy.longest_awake());
+        self.percent.store(percent, Ordering::Relaxed);
+        percent
+    }
+
+    /// The percentage of the usual that awake leases have; above 100 while this relay answers late.
+    pub fn percent(&self) -> u32 {
+        self.percent.load(Ordering::Relaxed)
+    }
+
+    /// Whether ends are held because very many members fell silent at once.
+    pub fn mass_loss_held(&self, now: Timestamp) -> bool {
+        self.mass_loss.lock().held_until(now).is_some()
     }
 
     /// When [`Self::due`] next has something to look at.
@@ -250,8 +366,9 @@ impl LeaseTable {
     /// A lease as it is shown.
     pub fn view(&self, key: LeaseKey, now: Timestamp) -> Option<LeaseView> {
         let slot = self.slots.get(&key)?;
-        let view = slot.placed.lock().lease.view(now);
-        Some(view)
+        let placed = slot.placed.lock();
+        let p_alive = slot.life.p_alive(placed.lease.standing(), now);
+        Some(LeaseView { p_alive, ..placed.lease.view(now) })
     }
 
     /// Members of a namespace by state.
@@ -267,11 +384,29 @@ impl LeaseTable {
         Arc::clone(&self.tallies.entry(namespace).or_default())
     }
 
-    fn change<T>(&self, key: LeaseKey, change: impl FnOnce(&mut Lease, &LeaseSettings) -> T) -> Option<T> {
+    fn life(&self, now: Timestamp, namespace: u32, group: &Group) -> Arc<GroupLife> {
+        let settings = self.policy.number(group);
+        let life = self.lives.entry((namespace, group.clone()));
+        Arc::clone(&life.or_insert_with(|| Arc::new(GroupLife::new(namespace, settings, now))))
+    }
+
+    /// The settings of a group, with what was learned of it and what this relay's load asks for.
+    fn settings(&self, life: &GroupLife, key: LeaseKey) -> LeaseSettings {
+        let settings = self.policy.numbered(life.settings);
+        settings.with(life.asleep_lease(key.node, settings), self.percent())
+    }
+
+    fn change<T>(
+        &self,
+        now: Timestamp,
+        key: LeaseKey,
+        change: impl FnOnce(&mut Lease, &LeaseSettings) -> T,
+    ) -> Option<T> {
         let slot = self.slots.get(&key)?;
         let mut placed = slot.placed.lock();
-        let before = placed.lease.state;
-        let changed = change(&mut placed.lease, self.policy.numbered(slot.group));
+        let (before, stood) = (placed.lease.state, placed.lease.standing());
+        let changed = change(&mut placed.lease, &self.settings(&slot.life, key));
+        slot.life.moved(stood, placed.lease.standing(), now);
         slot.tally.moved(before, placed.lease.state);
         placed.place_earlier(key, &self.wheel);
         Some(changed)

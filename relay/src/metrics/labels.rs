@@ -110,6 +110,10 @@ impl<L: Label> CounterPer<L> {
     pub(super) fn of(&self, value: L) -> &Counter {
         &self.counters[value.place()]
     }
+
+    pub(super) fn sum(&self) -> u64 {
+        self.counters.iter().map(Counter::get).sum()
+    }
 }
 
 #[cfg(test)]

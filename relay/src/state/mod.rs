@@ -146,6 +146,11 @@ impl Fold {
         self.segments.contains(revision)
     }
 
+    /// How many records this history has after that revision.
+    pub fn records_after(&self, revision: Revision) -> u64 {
+        self.segments.count_after(revision)
+    }
+
     /// The log's virtual time.
     pub fn log_time_ms(&self) -> u64 {
         self.log_time_ms

@@ -57,6 +57,12 @@ impl Segments {
         start
     }
 
+    /// How many numbers were given out after that one.
+    pub(super) fn count_after(&self, revision: Revision) -> u64 {
+        let newer = self.runs.iter().rev().take_while(|run| run.1 > revision);
+        newer.map(|run| run.1.0 - run.0.0.max(revision.0 + 1) + 1).sum()
+    }
+
     /// Whether this history gave that number out.
     pub(super) fn contains(&self, revision: Revision) -> bool {
         if revision == Revision::ZERO {

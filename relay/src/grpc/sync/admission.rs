@@ -14,6 +14,7 @@ use super::{Admitted, Sync, TRIES};
 use crate::{
     error::RelayError,
     keeper::contact_of,
+    liveness::LeaseKey,
     metrics::Admission as Kind,
     state::{JoinVerdict, Verdict},
 };
@@ -170,7 +171,9 @@ impl Sync<'_> {
     ) -> Result<JoinVerdict, RelayError> {
         let _place = self.service.relay.joins.try_acquire().map_err(|_| RelayError::Busy("joins"))?;
         let identity = &self.call.identity;
-        let (_, lease) = self.service.relay.keeper.lease_of(&identity.group, self.activity);
+        // A namespace without a number has no members yet, and the lease of the very first one is not learned.
+        let key = self.key(node).unwrap_or(LeaseKey { namespace: u32::MAX, node });
+        let lease = self.service.relay.keeper.lease_of(key, &identity.group, self.activity);
         let join = Join {
             namespace: self.namespace.clone(),
             node,

@@ -23,7 +23,7 @@ use super::{Service, encode, status};
 use crate::{
     error::RelayError,
     keeper::{Told, contact_of},
-    liveness::{Activity, Heard, LeaseKey, Millis},
+    liveness::{Activity, Contact, Heard, LeaseKey, Millis},
     sequencer::Outcome,
     state::{Fold, LastPush, Lost, Pull, PullError, Token},
 };
@@ -162,14 +162,9 @@ impl<'a> Sync<'a> {
     }
 
     fn hear(&self, key: LeaseKey, incarnation: Incarnation, told: Told) -> Heard {
-        self.service.relay.keeper.hear(
-            key,
-            incarnation,
-            self.call.beat,
-            self.call.call_id,
-            self.activity,
-            told,
-        )
+        let SyncCall { beat, call_id, head, .. } = self.call;
+        let contact = Contact { incarnation, beat, call_id, activity: self.activity, head };
+        self.service.relay.keeper.hear(key, &contact, told)
     }
 
     /// A lease longer than the awake lease is promised only when the log has told of its evidence.

@@ -17,8 +17,13 @@ fn a_stale_beat_changes_nothing() {
 #[test]
 fn the_same_beat_from_another_call_is_a_clone() {
     let world = world();
-    let contact =
-        |call| Contact { incarnation: FIRST, beat: Beat(2), call_id: CallId(call), activity: AWAKE };
+    let contact = |call| Contact {
+        incarnation: FIRST,
+        beat: Beat(2),
+        call_id: CallId(call),
+        activity: AWAKE,
+        head: Revision::ZERO,
+    };
     assert!(matches!(world.table.heard(Timestamp(10), KEY, &contact(1)), Heard::Granted { .. }));
     assert!(matches!(world.table.heard(Timestamp(20), KEY, &contact(1)), Heard::NotNewer { .. }));
     assert_eq!(world.table.heard(Timestamp(20), KEY, &contact(2)), Heard::Forked);
@@ -28,8 +33,13 @@ fn the_same_beat_from_another_call_is_a_clone() {
 #[test]
 fn a_clone_is_also_found_at_the_beat_that_only_the_log_has_told() {
     let world = world();
-    let contact =
-        |call| Contact { incarnation: FIRST, beat: Beat(1), call_id: CallId(call), activity: AWAKE };
+    let contact = |call| Contact {
+        incarnation: FIRST,
+        beat: Beat(1),
+        call_id: CallId(call),
+        activity: AWAKE,
+        head: Revision::ZERO,
+    };
     assert!(matches!(world.table.heard(Timestamp(10), KEY, &contact(1)), Heard::NotNewer { .. }));
     assert_eq!(world.table.heard(Timestamp(20), KEY, &contact(2)), Heard::Forked);
 }
@@ -37,7 +47,13 @@ fn a_clone_is_also_found_at_the_beat_that_only_the_log_has_told() {
 #[test]
 fn another_incarnation_is_not_heard() {
     let world = world();
-    let contact = Contact { incarnation: Incarnation(2), beat: Beat(9), call_id: CallId(9), activity: AWAKE };
+    let contact = Contact {
+        incarnation: Incarnation(2),
+        beat: Beat(9),
+        call_id: CallId(9),
+        activity: AWAKE,
+        head: Revision::ZERO,
+    };
     assert_eq!(
         world.table.heard(Timestamp(1), KEY, &contact),
         Heard::OtherIncarnation { current: Incarnation(1) }
@@ -46,7 +62,7 @@ fn another_incarnation_is_not_heard() {
     assert_eq!(world.table.heard(Timestamp(1), stranger, &contact), Heard::Unknown);
     let late = Evidence { incarnation: Incarnation(2), ..evidence(9, AWAKE, 3_000) };
     assert!(!world.table.evidence_applied(Timestamp(1), KEY, &late, HERE));
-    assert!(!world.table.ended(KEY, Incarnation(2)));
+    assert!(!world.table.ended(Timestamp(0), KEY, Incarnation(2), Ended::Told));
     assert_eq!(world.view(1).beat, Beat(1));
 }
 

@@ -14,7 +14,7 @@ fn an_awake_node_that_falls_silent_is_suspect_and_gone_after_its_grace() {
     assert_eq!(world.view(3_500).left, Millis(0));
     assert_eq!(world.due(7_999), []);
     assert_eq!(world.due(8_000), [gone(1)]);
-    assert!(world.table.ended(KEY, FIRST));
+    assert!(world.table.ended(Timestamp(0), KEY, FIRST, Ended::Told));
     assert_eq!(world.table.view(KEY, Timestamp(8_000)), None);
     assert_eq!(world.due(1_000_000), []);
 }

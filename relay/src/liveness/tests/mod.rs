@@ -6,7 +6,7 @@ mod reference;
 mod silence;
 mod upkeep;
 
-use dormouse_proto::ids::{Beat, CallId, Group, Incarnation, NodeId};
+use dormouse_proto::ids::{Beat, CallId, Group, Incarnation, NodeId, Revision};
 
 use super::*;
 use crate::liveness::guard::HoldReason;
@@ -44,7 +44,13 @@ impl World {
     }
 
     fn hear(&self, now: u64, beat: u64, activity: Activity) -> Heard {
-        let contact = Contact { incarnation: FIRST, beat: Beat(beat), call_id: CallId(beat + 100), activity };
+        let contact = Contact {
+            incarnation: FIRST,
+            beat: Beat(beat),
+            call_id: CallId(beat + 100),
+            activity,
+            head: Revision::ZERO,
+        };
         self.table.heard(Timestamp(now), KEY, &contact)
     }
 

@@ -3,11 +3,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use dormouse_proto::ids::{Beat, CallId, Group, Incarnation, NodeId};
+use dormouse_proto::ids::{Beat, CallId, Group, Incarnation, NodeId, Revision};
 use fastrand::Rng;
 
 use crate::liveness::{
-    Activity, Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseSettings, LeaseTable, Millis,
+    Activity, Contact, Due, Ended, Evidence, Heard, LeaseKey, LeasePolicy, LeaseSettings, LeaseTable, Millis,
     Session, Timestamp, UndeclaredFreeze,
     guard::{HoldNumber, PAUSE, VirtualClock},
 };
@@ -21,6 +21,8 @@ fn settings(freeze: UndeclaredFreeze) -> LeaseSettings {
     LeaseSettings {
         awake: Millis(1_000),
         asleep: Millis(5_000),
+        asleep_min: Millis(5_000),
+        asleep_max: Millis(5_000),
         margin: Millis(100),
         suspect_grace: Millis(500),
         undeclared_freeze: freeze,
@@ -162,7 +164,7 @@ impl World {
         }
         node.beat += 1;
         let (incarnation, beat, ending) = (Incarnation(node.incarnation), node.beat, node.ending);
-        let contact = Contact { incarnation, beat: Beat(beat), call_id, activity };
+        let contact = Contact { incarnation, beat: Beat(beat), call_id, activity, head: Revision::ZERO };
         node.sent.push(contact);
         if !ending {
             self.promise(number, beat, ttl);
@@ -250,7 +252,10 @@ impl World {
         self.assert_a_whole_lease_of_silence(number);
         self.gone += 1;
         self.node(number).folded = None;
-        assert!(self.table.ended(key(number), incarnation), "the fold ends whom the table knows");
+        assert!(
+            self.table.ended(self.now(), key(number), incarnation, Ended::Silent),
+            "the fold ends whom the table knows"
+        );
     }
 
     pub(super) fn assert_a_whole_lease_of_silence(&self, number: u64) {
