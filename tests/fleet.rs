@@ -8,7 +8,7 @@ use dormouse_tests::fleet::{
     detector::{Dormouse, FixedTtl, Phi, ScaledTtl, Swim},
     figures::{SHORT_TTL_MS, Scale, awake_death, declared_sleep, patient_leases, quantile_s},
     schedules::{Defect, Stats, schedule, search},
-    trial::{self, Outcome, Window},
+    trial::{self, Outcome, Window, mean},
     workload::Workload,
 };
 
@@ -19,17 +19,20 @@ const SCALE: Scale = Scale { nodes: 1_000, seed: 7 };
 #[test]
 fn a_declared_sleep_kills_nobody_and_a_short_lease_kills_many() -> Tested {
     let cycles = 10_000;
-    let mut dormouse = Dormouse::new(patient_leases(), 1)?;
-    let outcome = declared_sleep(SCALE, cycles, &mut dormouse);
-    assert_eq!((outcome.total().freezes, outcome.total().false_deaths), (10_000, 0));
-    assert_eq!(dormouse.unexpected(), 0);
+    // A lease that is set, from the first minute on, and a learned one once an hour has taught it.
+    for (leases, warm_up) in [(patient_leases(), 0), (LeaseSettings::default(), 60)] {
+        let mut dormouse = Dormouse::new(leases, 1)?;
+        let outcome = declared_sleep(SCALE, cycles, warm_up, &mut dormouse);
+        assert!(outcome.total().freezes >= 10_000, "{:?}", outcome.total());
+        assert_eq!((outcome.total().false_deaths, dormouse.unexpected()), (0, 0));
+    }
     // Half of all gaps between 1 s and 15 min, uniformly in the logarithm, are above 30 s.
-    let fixed = declared_sleep(SCALE, cycles, &mut FixedTtl::new(SHORT_TTL_MS)).total();
+    let fixed = declared_sleep(SCALE, cycles, 0, &mut FixedTtl::new(SHORT_TTL_MS)).total();
     assert!((4_800..=5_200).contains(&fixed.false_deaths), "{fixed:?}");
     for total in [
-        declared_sleep(SCALE, cycles, &mut Phi::default()).total(),
-        declared_sleep(SCALE, cycles, &mut Swim::new(7)).total(),
-        declared_sleep(SCALE, cycles, &mut ScaledTtl::new(7)).total(),
+        declared_sleep(SCALE, cycles, 0, &mut Phi::new(8.0)).total(),
+        declared_sleep(SCALE, cycles, 0, &mut Swim::new(7)).total(),
+        declared_sleep(SCALE, cycles, 0, &mut ScaledTtl::new(7)).total(),
     ] {
         assert!(total.false_deaths > 4_000, "{total:?}");
     }
@@ -67,13 +70,16 @@ fn ghosts_and_false_deaths_are_those_of_the_lease() -> Tested {
     assert_eq!(dormouse.unexpected(), 0);
     assert!(outcome.total().freezes > 40_000, "{:?}", outcome.total());
     assert!(outcome.ghost_ratio() < 0.05, "{}", outcome.ghost_ratio());
-    assert!(outcome.false_deaths_per_freeze() < 0.015, "{}", outcome.false_deaths_per_freeze());
+    assert!(outcome.false_deaths_per_freeze() < 0.005, "{}", outcome.false_deaths_per_freeze());
+    assert!(outcome.calibration_error() < 0.03, "{:?}", outcome.tenths);
+    let error = mean(&outcome.errors_of_members).ok_or("nobody is counted")?;
+    assert!(error < 0.02, "{error}");
     // A fixed ttl that is as patient is found, and does what the gaps said of it.
     let gaps = FleetGaps::of(&workload, SCALE.seed, window);
     let ttl_ms = gaps.best_ttl_ms(outcome.false_deaths_per_freeze(), Equal::PerFreeze);
     let fixed = trial::run(workload.fleet(SCALE.seed), &mut FixedTtl::new(ttl_ms), window);
     let (ours, its) = (outcome.false_deaths_per_freeze(), fixed.false_deaths_per_freeze());
-    assert!((ours / its - 1.0).abs() < 0.1, "{ours} and {its}");
+    assert!((ours / its - 1.0).abs() < 0.25, "{ours} and {its}");
     let short = trial::run(workload.fleet(SCALE.seed), &mut FixedTtl::new(SHORT_TTL_MS), window);
     assert!(short.false_deaths_per_freeze() > 0.45 && short.ghost_ratio() < outcome.ghost_ratio());
     Ok(())

@@ -61,4 +61,9 @@ pub trait Detector {
     fn expected_alive(&self) -> Option<f64> {
         None
     }
+
+    /// How likely a member is alive, 0 to 1; `None` if it is none, or if the detector makes no such estimate.
+    fn p_alive(&self, _now_ms: u64, _node: u32) -> Option<f64> {
+        None
+    }
 }

@@ -7,7 +7,8 @@ use dormouse_relay::liveness::{LeaseSettings, Millis};
 use super::{
     best_ttl::{Equal, FleetGaps},
     detector::{Detector, Dormouse, FixedTtl, Phi, ScaledTtl, Swim},
-    trial::{self, Outcome, Window},
+    trial::{self, Outcome, Window, mean},
+    tuning::as_patient,
     workload::{LongInvocations, Workload},
 };
 
@@ -34,9 +35,10 @@ fn usual_leases() -> LeaseSettings {
     LeaseSettings::default()
 }
 
-/// The leases of a group that is known to sleep for up to a quarter of an hour.
+/// The leases of a group that is known to sleep for up to a quarter of an hour: nothing is learned.
 pub fn patient_leases() -> LeaseSettings {
-    LeaseSettings { asleep: Millis::from_secs(1_800), ..LeaseSettings::default() }
+    let asleep = Millis::from_secs(1_800);
+    LeaseSettings { asleep, asleep_min: asleep, asleep_max: asleep, ..LeaseSettings::default() }
 }
 
 /// A detector and its name in the tables.
@@ -63,17 +65,25 @@ impl Contender {
     pub fn published(seed: u64) -> Vec<Self> {
         vec![
             Self::fixed("ttl_30s", SHORT_TTL_MS),
-            Self::new("phi accrual (chitchat's formula)", "phi", Phi::default()),
+            Self::new("phi accrual (chitchat's formula)", "phi", Phi::new(8.0)),
             Self::new("SWIM with suspicion (model)", "swim", Swim::new(seed)),
             Self::new("lease scaled by load (Nomad's formula)", "nomad", ScaledTtl::new(seed)),
         ]
     }
 }
 
-/// Nobody dies, and every freeze is declared.
-pub fn declared_sleep(scale: Scale, cycles: u32, detector: &mut dyn Detector) -> Outcome {
-    let workload = Workload::sleep(scale.nodes, cycles);
-    trial::run(workload.fleet(scale.seed), detector, Window { from_ms: 0, to_ms: u64::MAX })
+/// Nobody dies, and so many freezes are declared. What happens in the first minutes of the fleet does not count.
+pub fn declared_sleep(
+    scale: Scale,
+    cycles: u32,
+    warm_up_minutes: u32,
+    detector: &mut dyn Detector,
+) -> Outcome {
+    let counted = cycles.div_ceil(scale.nodes.max(1));
+    // A freeze takes more than two minutes on average.
+    let workload = Workload::sleep(scale.nodes, counted + warm_up_minutes / 2);
+    let window = Window { from_ms: u64::from(warm_up_minutes) * 60_000, to_ms: u64::MAX };
+    trial::run(workload.fleet(scale.seed), detector, window)
 }
 
 /// Nodes die inside long invocations. The trial goes on for so long after the last death.
@@ -127,14 +137,21 @@ impl<'a, W: Write> Printer<'a, W> {
     /// `sleep`: declared freezes of 1 s to 15 min.
     pub fn sleep(&mut self) -> Result<()> {
         let mut rows = Vec::new();
-        let mut dormouse = Dormouse::new(patient_leases(), 1)?;
-        let outcome = declared_sleep(self.scale, SLEEP_CYCLES, &mut dormouse);
-        expect_none(dormouse.unexpected())?;
-        self.line("declared_sleep_false_deaths", outcome.total().false_deaths, "count")?;
-        self.line("declared_sleep_cycles", outcome.total().freezes, "count")?;
-        rows.push(sleep_row("Dormouse", &outcome));
+        for (title, suffix, leases, warm_up) in [
+            ("Dormouse, learned leases, from its first minute on", "", usual_leases(), 0),
+            ("Dormouse, learned leases, after an hour", "_warm", usual_leases(), 60),
+            ("Dormouse, 30 min set for the group", "_set_lease", patient_leases(), 0),
+        ] {
+            let mut dormouse = Dormouse::new(leases, 1)?;
+            let outcome = declared_sleep(self.scale, SLEEP_CYCLES, warm_up, &mut dormouse);
+            expect_none(dormouse.unexpected())?;
+            let name = format!("declared_sleep_false_deaths{suffix}");
+            self.line(&name, outcome.total().false_deaths, "count")?;
+            self.line(&format!("declared_sleep_cycles{suffix}"), outcome.total().freezes, "count")?;
+            rows.push(sleep_row(title, &outcome));
+        }
         for Contender { title, suffix, mut detector } in Contender::published(self.scale.seed) {
-            let outcome = declared_sleep(self.scale, SLEEP_CYCLES, detector.as_mut());
+            let outcome = declared_sleep(self.scale, SLEEP_CYCLES, 0, detector.as_mut());
             let name = format!("declared_sleep_false_deaths_{suffix}");
             self.line(&name, outcome.total().false_deaths, "count")?;
             rows.push(sleep_row(&title, &outcome));
@@ -190,8 +207,13 @@ impl<'a, W: Write> Printer<'a, W> {
         let window = Window::minutes(120, 240);
         let word = workload.name.replace('-', "_");
         let (mut rows, outcome) = self.dormouse(workload, window, &word)?;
-        if let Some(error) = outcome.mean_error() {
-            self.line("p_alive_sum_error", format!("{error:.5}"), "ratio")?;
+        for (name, error) in [
+            ("p_alive_sum_error", mean(&outcome.errors)),
+            ("p_alive_sum_error_of_members", mean(&outcome.errors_of_members)),
+            ("p_alive_calibration_error", Some(outcome.calibration_error())),
+        ] {
+            let error = error.ok_or("the table estimates nothing")?;
+            self.line(&format!("{name}_{word}"), format!("{error:.5}"), "ratio")?;
         }
         let gaps = FleetGaps::of(workload, self.scale.seed, window);
         let equal_ms = gaps.best_ttl_ms(outcome.false_deaths_per_freeze(), Equal::PerFreeze);
@@ -218,7 +240,29 @@ impl<'a, W: Write> Printer<'a, W> {
             self.line(&format!("ghosts_vs_{suffix}_wmix"), ratio, "ratio")?;
         }
         self.others(&workload, window, Contender::published(self.scale.seed), "w_mix", &mut rows)?;
+        let tuned = self.tuned(&workload, window, outcome.false_deaths_per_freeze());
+        let tuned_ghosts = self.others(&workload, window, tuned.into(), "w_mix", &mut rows)?;
+        for (suffix, ghosts) in ["phi", "nomad"].iter().zip(tuned_ghosts) {
+            let ratio = format!("{:.2}", ghosts / outcome.ghost_ratio().max(f64::MIN_POSITIVE));
+            self.line(&format!("ghosts_vs_tuned_{suffix}_wmix"), ratio, "ratio")?;
+        }
         self.ghost_table(&workload, &rows)
+    }
+
+    /// Published detectors with the one number changed that makes them as patient as that.
+    fn tuned(&self, workload: &Workload, window: Window, rate: f64) -> [Contender; 2] {
+        let seed = self.scale.seed;
+        let rate_of = |detector: &mut dyn Detector| {
+            trial::run(workload.fleet(seed), detector, window).false_deaths_per_freeze()
+        };
+        let threshold = as_patient(rate, 8.0..8_000.0, |it| rate_of(&mut Phi::new(it)));
+        let factor = as_patient(rate, 0.1..100.0, |it| rate_of(&mut ScaledTtl::scaled(seed, it)));
+        let phi = format!("phi accrual with threshold {threshold:.0}");
+        let nomad = format!("lease scaled by load, times {factor:.2}");
+        [
+            Contender::new(phi, "tuned_phi", Phi::new(threshold)),
+            Contender::new(nomad, "tuned_nomad", ScaledTtl::scaled(seed, factor)),
+        ]
     }
 
     fn dormouse(

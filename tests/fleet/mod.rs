@@ -5,7 +5,7 @@
 //! told what a relay tells it. No network is simulated: a call arrives at once and none is lost, for every detector.
 //!
 //! [`workload`] makes the fleets, [`detector`] the detectors, [`trial`] brings the two together and knows who is truly
-//! dead, [`best_ttl`] finds the fixed lease that a detector is fairly held against, [`figures`] prints what came of it. [`schedules`] is the other kind of run: short, adverse and very many, with
+//! dead, [`best_ttl`] and [`tuning`] find the rivals that are fairly held against it, [`figures`] prints what came of it. [`schedules`] is the other kind of run: short, adverse and very many, with
 //! an [`oracle`] that checks each answer of the lease table.
 
 pub mod best_ttl;
@@ -14,4 +14,5 @@ pub mod figures;
 pub mod oracle;
 pub mod schedules;
 pub mod trial;
+pub mod tuning;
 pub mod workload;

@@ -199,7 +199,7 @@ impl Oracle {
 
 #[cfg(test)]
 mod tests {
-    use dormouse_proto::ids::{Beat, Incarnation, NodeId};
+    use dormouse_proto::ids::{Beat, Incarnation, NodeId, Revision};
     use dormouse_relay::liveness::{Activity, LeaseKey, LeaseState};
 
     use super::*;
@@ -217,7 +217,7 @@ mod tests {
 
     fn contact(incarnation: u64, beat: u64) -> Contact {
         let (incarnation, beat) = (Incarnation(incarnation), Beat(beat));
-        Contact { incarnation, beat, call_id: CallId(beat.0 + 100), activity: AWAKE }
+        Contact { incarnation, beat, call_id: CallId(beat.0 + 100), activity: AWAKE, head: Revision::ZERO }
     }
 
     fn granted(ttl: u64) -> Heard {

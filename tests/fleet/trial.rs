@@ -57,6 +57,21 @@ pub struct Outcome {
     pub died_awake: u64,
     /// Relative errors of the estimate of the living, one each minute; none if there is no estimate.
     pub errors: Vec<f64>,
+    /// The same, held against the living without those that were taken for dead by mistake and are still frozen.
+    pub errors_of_members: Vec<f64>,
+    /// What members were given as their likelihood to live, by tenths, and what became true of it.
+    pub tenths: [Tenth; 10],
+}
+
+/// Members whose likelihood to live was said to be within one tenth, looked at each minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tenth {
+    /// How many.
+    pub members: u64,
+    /// The sum of what was said.
+    pub said: f64,
+    /// How many of them did live.
+    pub lived: u64,
 }
 
 impl Outcome {
@@ -83,11 +98,18 @@ impl Outcome {
         self.ghost_ms as f64 / (self.living_ms as f64).max(1.0)
     }
 
-    /// The mean error of the estimate of the living; `None` without one.
-    pub fn mean_error(&self) -> Option<f64> {
-        let samples = self.errors.len() as f64;
-        (samples > 0.0).then(|| self.errors.iter().sum::<f64>() / samples)
+    /// How far what was said of a member is from what is true of those of whom about the same is said, on average
+    /// over all members.
+    pub fn calibration_error(&self) -> f64 {
+        let members: u64 = self.tenths.iter().map(|tenth| tenth.members).sum();
+        let off = self.tenths.iter().map(|tenth| (tenth.said - tenth.lived as f64).abs()).sum::<f64>();
+        off / members.max(1) as f64
     }
+}
+
+/// The mean; `None` of nothing.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 fn rate(tally: Tally) -> f64 {
@@ -149,9 +171,31 @@ impl Trial<'_> {
         }
         self.verdicts = verdicts;
         if now_ms.is_multiple_of(COUNTED_EVERY_MS) && self.window.has(now_ms) {
-            let living = self.living.max(1) as f64;
-            let error = self.detector.expected_alive().map(|expected| (expected - living).abs() / living);
-            self.outcome.errors.extend(error);
+            self.compare(now_ms);
+        }
+    }
+
+    /// Holds what the detector says of the living against the truth.
+    fn compare(&mut self, now_ms: u64) {
+        let Some(expected) = self.detector.expected_alive() else {
+            return;
+        };
+        let mistaken = self.nodes.iter().filter(|truth| truth.living && truth.gone).count() as u64;
+        for (errors, living) in [
+            (&mut self.outcome.errors, self.living),
+            (&mut self.outcome.errors_of_members, self.living - mistaken),
+        ] {
+            let living = living.max(1) as f64;
+            errors.push((expected - living).abs() / living);
+        }
+        for (node, truth) in (0..).zip(&self.nodes).filter(|(_, truth)| !truth.gone) {
+            if let Some(p_alive) = self.detector.p_alive(now_ms, node) {
+                let nth = (1..10).filter(|nth| p_alive >= f64::from(*nth) / 10.0).count();
+                let tenth = &mut self.outcome.tenths[nth];
+                tenth.members += 1;
+                tenth.said += p_alive;
+                tenth.lived += u64::from(truth.living);
+            }
         }
     }
 

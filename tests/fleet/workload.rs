@@ -90,10 +90,10 @@ impl Workload {
         Self { name: "w-mix", gaps: (0..10).map(gaps).collect(), ..Self::w(nodes) }
     }
 
-    /// Nobody dies, and `cycles` freezes of 1 s to 15 min all end in a thaw.
-    pub fn sleep(nodes: u32, cycles: u32) -> Self {
+    /// Nobody dies, and each node has so many freezes of 1 s to 15 min, which all end in a thaw.
+    pub fn sleep(nodes: u32, freezes_per_node: u32) -> Self {
         let gaps = vec![Gaps::LogUniform { shortest_ms: 1_000.0, longest_ms: 900_000.0 }];
-        let freezes_per_node = Some(cycles.div_ceil(nodes.max(1)));
+        let freezes_per_node = Some(freezes_per_node);
         Self { name: "sleep", nodes, gaps, death_per_freeze: 0.0, freezes_per_node }
     }
 

@@ -1,8 +1,8 @@
 //! The project's own lease table, told what a relay tells it.
 
-use dormouse_proto::ids::{Beat, CallId, Group, Incarnation, NodeId};
+use dormouse_proto::ids::{Beat, CallId, Group, Incarnation, NodeId, Revision};
 use dormouse_relay::liveness::{
-    Activity, Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseSettings, LeaseTable, Millis,
+    Activity, Contact, Due, Ended, Evidence, Heard, LeaseKey, LeasePolicy, LeaseSettings, LeaseTable, Millis,
     Session, Timestamp,
 };
 
@@ -13,6 +13,10 @@ const HERE: Session = Session(1);
 const NAMESPACE: u32 = 0;
 /// What an invocation has left at its calls.
 const REMAINING: Millis = Millis::from_secs(900);
+/// The golden ratio in 32 bits: what lies close together is far apart behind it.
+const SPREAD: u32 = 0x9E37_79B9;
+/// The keeper of a relay draws its conclusions about groups once a second.
+const REFIT_MS: u64 = 1_000;
 const AWAKE: Activity = Activity::Awake { remaining: Some(REMAINING), then_asleep: false };
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,8 +36,14 @@ pub struct Dormouse {
     unexpected: u64,
 }
 
+/// Node ids are drawn at random, and the table's jitter rests on that: their upper half is spread here.
 fn key(node: u32) -> LeaseKey {
-    LeaseKey { namespace: NAMESPACE, node: NodeId(u64::from(node)) }
+    let spread = node.wrapping_mul(SPREAD);
+    LeaseKey { namespace: NAMESPACE, node: NodeId(u64::from(spread) << 32 | u64::from(node)) }
+}
+
+fn node_of(key: LeaseKey) -> u32 {
+    u32::try_from(key.node.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX)
 }
 
 impl Dormouse {
@@ -67,7 +77,8 @@ impl Dormouse {
         let known = &mut self.nodes[node as usize];
         known.beat = Beat(known.beat.0 + 1);
         let Node { incarnation, beat, .. } = *known;
-        let contact = Contact { incarnation, beat, call_id: CallId(beat.0), activity };
+        let head = Revision::ZERO;
+        let contact = Contact { incarnation, beat, call_id: CallId(beat.0), activity, head };
         match self.table.heard(now, key(node), &contact) {
             Heard::Granted { ttl_applied: ttl, .. } if activity == Activity::Asleep => {
                 let evidence = Evidence { incarnation, beat, activity, ttl };
@@ -101,8 +112,9 @@ impl Detector for Dormouse {
         self.call(Timestamp(now_ms), node, Activity::Asleep);
     }
 
-    fn left(&mut self, _now_ms: u64, node: u32) {
-        let known = self.table.ended(key(node), self.nodes[node as usize].incarnation);
+    fn left(&mut self, now_ms: u64, node: u32) {
+        let incarnation = self.nodes[node as usize].incarnation;
+        let known = self.table.ended(Timestamp(now_ms), key(node), incarnation, Ended::Told);
         self.unexpected += u64::from(!known);
     }
 
@@ -113,13 +125,24 @@ impl Detector for Dormouse {
             let (key, opinion) = match due {
                 Due::Suspect { key, .. } => (key, Opinion::Suspect),
                 Due::Gone { key, incarnation, .. } => {
-                    self.unexpected += u64::from(!self.table.ended(key, incarnation));
+                    let known = self.table.ended(Timestamp(now_ms), key, incarnation, Ended::Silent);
+                    self.unexpected += u64::from(!known);
                     (key, Opinion::Gone)
                 }
             };
-            let node = u32::try_from(key.node.0).unwrap_or(u32::MAX);
-            verdicts.push(Verdict { node, opinion });
+            verdicts.push(Verdict { node: node_of(key), opinion });
         }
         self.due = due;
+        if now_ms.is_multiple_of(REFIT_MS) {
+            self.table.refit(Timestamp(now_ms));
+        }
+    }
+
+    fn expected_alive(&self) -> Option<f64> {
+        Some(self.table.expected_alive(NAMESPACE))
+    }
+
+    fn p_alive(&self, now_ms: u64, node: u32) -> Option<f64> {
+        self.table.view(key(node), Timestamp(now_ms)).map(|view| view.p_alive)
     }
 }

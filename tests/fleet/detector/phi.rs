@@ -54,10 +54,10 @@ pub struct Phi {
     deadlines: Deadlines,
 }
 
-impl Default for Phi {
-    /// With the documented threshold of 8.
-    fn default() -> Self {
-        Self { threshold: 8.0, nodes: Vec::new(), deadlines: Deadlines::default() }
+impl Phi {
+    /// Nobody yet. The documented threshold is 8.
+    pub fn new(threshold: f64) -> Self {
+        Self { threshold, nodes: Vec::new(), deadlines: Deadlines::default() }
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
 
     /// How long after the last of so many beats, one each second, the node is dead, in seconds.
     fn dead_after(beats: u64) -> Option<f64> {
-        let (mut detector, mut verdicts) = (Phi::default(), Vec::new());
+        let (mut detector, mut verdicts) = (Phi::new(8.0), Vec::new());
         (0..=beats).for_each(|beat| detector.beat(beat * 1_000, 0));
         let last_ms = beats * 1_000;
         let mut times = (last_ms..last_ms + 100_000).step_by(100);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_long_pause_is_never_learned() {
-        let mut detector = Phi::default();
+        let mut detector = Phi::new(8.0);
         for round in 0..1_000 {
             detector.beat(round * 20_000, 0);
             detector.beat(round * 20_000 + 100, 0);

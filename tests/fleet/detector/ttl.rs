@@ -4,6 +4,7 @@
 use fastrand::Rng;
 
 use super::{Detector, Opinion, Verdict, deadlines::Deadlines};
+use crate::fleet::workload::whole_ms;
 
 /// One time-to-live for everybody, renewed by every call.
 #[derive(Debug)]
@@ -60,6 +61,7 @@ const GRACE_MS: u64 = 10_000;
 #[derive(Debug)]
 pub struct ScaledTtl {
     rng: Rng,
+    factor: f64,
     alive: Vec<bool>,
     count: u64,
     deadlines: Deadlines,
@@ -68,8 +70,13 @@ pub struct ScaledTtl {
 impl ScaledTtl {
     /// Nobody yet. The stagger follows from the seed.
     pub fn new(seed: u64) -> Self {
+        Self::scaled(seed, 1.0)
+    }
+
+    /// As [`Self::new`], with a ttl that many times as long.
+    pub fn scaled(seed: u64, factor: f64) -> Self {
         let rng = Rng::with_seed(seed);
-        Self { rng, alive: Vec::new(), count: 0, deadlines: Deadlines::default() }
+        Self { rng, factor, alive: Vec::new(), count: 0, deadlines: Deadlines::default() }
     }
 
     fn set_alive(&mut self, node: u32, alive: bool) {
@@ -94,6 +101,7 @@ impl Detector for ScaledTtl {
     fn beat(&mut self, now_ms: u64, node: u32) {
         self.set_alive(node, true);
         let ttl_ms = MIN_TTL_MS.max(self.count * 1_000 / BEATS_PER_SECOND);
+        let ttl_ms = whole_ms(self.factor * ttl_ms as f64).max(1);
         let stagger_ms = self.rng.u64(0..ttl_ms);
         self.deadlines.set(node, now_ms + ttl_ms + stagger_ms + GRACE_MS);
     }

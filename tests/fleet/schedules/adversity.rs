@@ -1,8 +1,8 @@
 //! One schedule: a lease table, its log, two nodes, and whatever may happen to them.
 
-use dormouse_proto::ids::{Beat, CallId, Group, Incarnation, NodeId};
+use dormouse_proto::ids::{Beat, CallId, Group, Incarnation, NodeId, Revision};
 use dormouse_relay::liveness::{
-    Activity, Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseSettings, LeaseTable, Millis,
+    Activity, Contact, Due, Ended, Evidence, Heard, LeaseKey, LeasePolicy, LeaseSettings, LeaseTable, Millis,
     Restored, Session, Timestamp, UndeclaredFreeze, guard::HoldReason,
 };
 use fastrand::Rng;
@@ -21,6 +21,8 @@ fn leases(undeclared_freeze: UndeclaredFreeze) -> LeaseSettings {
     LeaseSettings {
         awake: Millis(1_000),
         asleep: Millis(5_000),
+        asleep_min: Millis(5_000),
+        asleep_max: Millis(5_000),
         margin: Millis(100),
         suspect_grace: Millis(500),
         undeclared_freeze,
@@ -147,20 +149,20 @@ impl Adversity {
                 self.table.admitted(self.now(), key(number), &self.group, &evidence, HERE);
                 self.oracle.admitted(self.now().0, number, &evidence);
             }
-            2 => return self.end(number, folded.incarnation),
+            2 => return self.end(number, folded.incarnation, Ended::Told),
             // An end of whom the table does not know.
             _ => {
                 let stale = Incarnation(folded.incarnation.0 - 1);
-                let known = self.table.ended(key(number), stale);
+                let known = self.table.ended(self.now(), key(number), stale, Ended::Told);
                 return self.oracle.ended(number, stale.0, known);
             }
         }
         Ok(())
     }
 
-    fn end(&mut self, number: usize, incarnation: Incarnation) -> Complaint {
+    fn end(&mut self, number: usize, incarnation: Incarnation, how: Ended) -> Complaint {
         self.nodes[number].folded = None;
-        let known = self.table.ended(key(number), incarnation);
+        let known = self.table.ended(self.now(), key(number), incarnation, how);
         self.oracle.ended(number, incarnation.0, known)
     }
 
@@ -169,7 +171,7 @@ impl Adversity {
         let node = &mut self.nodes[number];
         node.beat += 1;
         let (incarnation, beat) = (Incarnation(node.incarnation), Beat(node.beat));
-        let contact = Contact { incarnation, beat, call_id, activity };
+        let contact = Contact { incarnation, beat, call_id, activity, head: Revision::ZERO };
         node.sent.push(contact);
         // Some are overtaken: they arrive only when they are sent again.
         if self.rng.u8(0..8) == 0 { Ok(()) } else { self.arrive(number, contact) }
@@ -189,7 +191,7 @@ impl Adversity {
         let node = &self.nodes[number];
         let other = if self.rng.bool() { node.incarnation - 1 } else { node.incarnation + 1 };
         let (incarnation, beat) = (Incarnation(other), Beat(node.beat + ahead));
-        self.arrive(number, Contact { incarnation, beat, call_id, activity })
+        self.arrive(number, Contact { incarnation, beat, call_id, activity, head: Revision::ZERO })
     }
 
     fn call_of_a_clone(&mut self, number: usize) -> Complaint {
@@ -288,7 +290,7 @@ impl Adversity {
         let valid = newest.is_some_and(|(living, known)| living == incarnation && known <= beat);
         if valid && !lost {
             self.stats.ended += 1;
-            return self.end(number, incarnation);
+            return self.end(number, incarnation, Ended::Silent);
         }
         self.stats.rejected += 1;
         self.table.gone_rejected(self.now(), key(number), incarnation);
