@@ -38,7 +38,7 @@ const NOT_PURE: &[&str] = &[
 const ANY: &[&str] = &[];
 
 /// From below to above. What stands higher up imports what stands further down, never the other way:
-/// main, grpc, relay, keeper and sequencer, liveness and log, state, proto.
+/// main, grpc, relay, floors, keeper and sequencer, liveness and log, state, proto.
 #[rustfmt::skip]
 const ROOMS: &[Room] = &[
     // The contract.
@@ -59,7 +59,9 @@ const ROOMS: &[Room] = &[
     room("relay/src/metrics.rs",       &["std", "dormouse_proto", "prometheus_client"], NOT_PURE),
     room("relay/src/metrics",          &["std", "dormouse_proto", "prometheus_client", "crate::metrics"], NOT_PURE),
     room("relay/src/config.rs",        &["std", "dormouse_proto", "thiserror", "toml", "crate::liveness", "crate::log::Durability"], &["std::time::Instant", "std::time::SystemTime"]),
-    room("relay/src/config",           &["std", "dormouse_proto", "toml", "crate::config", "crate::liveness"], &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::env"]),
+    room("relay/src/config",           &["std", "dormouse_proto", "toml", "axum::http::Uri", "crate::config", "crate::liveness", "crate::selector"], &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::env"]),
+    room("relay/src/selector.rs",      &["std"], NOT_PURE),
+    room("relay/src/selector",         &["std", "crate::selector"], NOT_PURE),
     room("relay/src/telemetry.rs",     &["std", "thiserror", "tracing", "tracing_subscriber"], &["std::fs", "std::net"]),
     room("relay/src/sequencer",        &["std", "dormouse_proto", "bytes", "parking_lot", "thiserror", "tokio", "tracing", "getrandom", "xxhash_rust",
                                          "crate::clock", "crate::liveness", "crate::log", "crate::metrics", "crate::state"],
@@ -67,14 +69,18 @@ const ROOMS: &[Room] = &[
     room("relay/src/keeper.rs",        &["std", "dormouse_proto", "dashmap", "parking_lot", "tokio", "tracing", "crate::clock", "crate::liveness", "crate::metrics", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net"]),
     room("relay/src/keeper",           &["std", "dormouse_proto", "crate::liveness"], NOT_PURE),
+    room("relay/src/floors.rs",        &["std", "dormouse_proto", "parking_lot", "tokio", "tracing", "crate::clock", "crate::config", "crate::keeper", "crate::liveness", "crate::metrics", "crate::sequencer"],
+                                       &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net"]),
+    room("relay/src/floors",           &["std", "dormouse_proto", "axum", "hyper_util", "serde_json", "thiserror", "tokio", "tracing", "crate::config", "crate::floors", "crate::keeper", "crate::liveness", "crate::metrics", "crate::state"],
+                                       &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net"]),
     room("relay/src/error.rs",         &["std", "dormouse_proto", "thiserror", "crate::sequencer", "crate::state"], NOT_PURE),
     room("relay/src/admin.rs",         &["std", "axum", "tokio", "tracing", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
-    room("relay/src/relay.rs",         &["std", "dormouse_proto", "tokio", "tracing", "crate::admin", "crate::clock", "crate::config", "crate::keeper", "crate::liveness", "crate::log",
+    room("relay/src/relay.rs",         &["std", "dormouse_proto", "tokio", "tracing", "crate::admin", "crate::clock", "crate::config", "crate::floors", "crate::keeper", "crate::liveness", "crate::log",
                                          "crate::metrics", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "crate::log::embedded"]),
     room("relay/src/grpc",             &["std", "dormouse_proto", "axum", "bytes", "http", "http_body", "parking_lot", "prost", "prost_types", "serde", "serde_json", "tokio", "tokio_stream", "tonic", "tonic_health",
                                          "tonic_reflection", "tonic_types", "tower", "tracing", "xxhash_rust", "getrandom",
-                                         "crate::clock", "crate::config", "crate::error", "crate::keeper", "crate::liveness", "crate::log", "crate::metrics", "crate::relay", "crate::sequencer", "crate::state"],
+                                         "crate::clock", "crate::config", "crate::error", "crate::floors", "crate::keeper", "crate::liveness", "crate::log", "crate::metrics", "crate::relay", "crate::selector", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "crate::log::embedded", "crate::log::memory", "crate::log::faults"]),
     room("relay/src/lib.rs",           &["std"], ANY),
     room("relay/src/main.rs",          &["std", "dormouse_relay", "mimalloc", "tokio", "tracing"], &["std::time::Instant", "std::time::SystemTime"]),

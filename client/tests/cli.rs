@@ -1,5 +1,6 @@
 //! The command line against a real relay: what it prints, and how it exits.
 
+mod top;
 mod world;
 
 use std::{
@@ -8,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
@@ -78,9 +80,12 @@ impl Stream {
 }
 
 fn interrupt(child: &Child) -> io::Result<()> {
-    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-    let id = id.ok_or(io::ErrorKind::NotFound)?;
-    Ok(rustix::process::kill_process(id, rustix::process::Signal::INT)?)
+    signal(child, Signal::INT)
+}
+
+fn signal(child: &Child, signal: Signal) -> io::Result<()> {
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    Ok(rustix::process::kill_process(id.ok_or(io::ErrorKind::NotFound)?, signal)?)
 }
 
 /// `123 rest` becomes `rest`.
@@ -230,6 +235,28 @@ async fn members_are_a_table_that_can_be_filtered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_explained_by_a_sentence_and_its_facts() {
+    let world = World::start().await;
+    let _ = world.node("ads").wake(Duration::from_secs(60)).await.sleep().await;
+    let members = world.json(&["members"]).await;
+    let id = members[0]["nodeId"].as_str().expect("an id");
+    let said = world.says(&["explain", id]).await;
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines.len() > 1 && lines[0].starts_with("ASLEEP"), "{said}");
+    let [explained] = &world.json(&["explain", id]).await[..] else { panic!("one object") };
+    assert_eq!(explained["member"]["nodeId"], id);
+    assert!(explained["summary"].as_str().is_some_and(|it| it.starts_with("ASLEEP")), "{explained}");
+    let facts = explained["facts"].as_array().expect("facts");
+    assert_eq!(facts.len() + 1, lines.len());
+    for (fact, line) in facts.iter().zip(&lines[1..]) {
+        assert!(fact["name"].as_str().is_some_and(|name| line.starts_with(name)), "{line}: {fact}");
+    }
+    let nobody = run(world.command(&["explain", "0000000000001"])).await;
+    assert_eq!(nobody.status.code(), Some(1), "{}", stderr(&nobody));
+    assert!(stderr(&nobody).contains("NODE_UNKNOWN"), "{}", stderr(&nobody));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_tells_of_changes_until_it_is_interrupted() {
     let world = World::start().await;
     let node = world.node("ads");
@@ -299,7 +326,7 @@ async fn the_exit_code_says_who_has_to_act() {
     }
     let port = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let nobody = format!("http://{port}");
-    for verb in [&["members"][..], &["get", "ads/*"], &["doctor"], &["watch"], &["tail", "ads"]] {
+    for verb in [&["members"][..], &["top"], &["get", "ads/*"], &["doctor"], &["watch"], &["tail", "ads"]] {
         let output = run(command(&nobody, verb)).await;
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");

@@ -6,6 +6,7 @@
 //! Invariants: the environment wins over the file; a name that is not known is refused and never ignored, because a
 //! slip of the pen would otherwise run with a default; each bound is inside its limits.
 
+mod floors;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,8 @@ use dormouse_proto::{
     record::Policy,
 };
 use thiserror::Error;
+
+pub use floors::FloorSettings;
 
 use crate::{
     liveness::{LeasePolicy, LeaseSettings, LeaseSettingsError},
@@ -77,6 +80,8 @@ pub struct Config {
     pub limits: Policy,
     /// The namespaces that differ.
     pub namespaces: BTreeMap<Namespace, Policy>,
+    /// How many members must be alive, by the name of each floor.
+    pub floors: BTreeMap<String, FloorSettings>,
 }
 
 impl Default for Config {
@@ -99,6 +104,7 @@ impl Default for Config {
             snapshot_every_bytes: 64 << 20,
             limits: Policy::default(),
             namespaces: BTreeMap::new(),
+            floors: BTreeMap::new(),
         }
     }
 }
@@ -240,6 +246,7 @@ impl Config {
         if let Some(file) = &file {
             file.apply_groups(&mut config)?;
             file.apply_namespaces(&mut config)?;
+            file.apply_floors(&mut config)?;
         }
         config.check()?;
         Ok(config)

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`state`] is the fold of the log, a pure function of its records. [`log`] is where the records lie.
 //! [`sequencer`] is the only writer to both. [`liveness`] says, purely, what silence means; [`keeper`] is the shell
-//! around it. [`grpc`] decodes, asks and encodes. [`relay`] puts them together; [`clock`] alone reads the clock.
+//! around it, and [`floors`] tells when too few are alive. [`grpc`] decodes, asks and encodes. [`relay`] puts them together; [`clock`] alone reads the clock.
 //!
 //! `ARCHITECTURE.md` has the whole picture.
 
@@ -10,12 +10,14 @@ pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod floors;
 pub mod grpc;
 pub mod keeper;
 pub mod liveness;
 pub mod log;
 pub mod metrics;
 pub mod relay;
+pub mod selector;
 pub mod sequencer;
 pub mod state;
 pub mod telemetry;

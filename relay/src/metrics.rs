@@ -4,9 +4,11 @@
 //! whoever scrapes hands it in as [`Gauges`], so that no second copy of it can go stale. Every value of a label is
 //! there from the start with 0, because a series that appears with its first event hides that event from `rate()`.
 
+mod floors;
 mod labels;
 
-pub use labels::{Admission, PushResult};
+pub use floors::FloorGauge;
+pub use labels::{Admission, PushResult, WebhookOutcome};
 
 use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
@@ -22,6 +24,7 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
+use floors::FloorCounters;
 use labels::{CounterPer, Labels, REASONS};
 
 /// What [`Metrics::encode`] writes.
@@ -30,7 +33,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 const PREFIX: &str = "dormouse";
 
 /// Numbers of the state, as whoever scrapes finds them.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gauges {
     /// Pushes that wait for the log.
     pub queue_waiting: u64,
@@ -62,6 +65,8 @@ pub struct Gauges {
     pub collapsed: [u64; 5],
     /// What became of messages, in the order of [`Gauges::MAIL`].
     pub mail: [u64; 4],
+    /// The floors, by name.
+    pub floors: Vec<FloorGauge>,
 }
 
 /// The counters of one relay. Shared behind an `Arc`; every method takes `&self`, and none waits for I/O.
@@ -85,6 +90,7 @@ pub struct Metrics {
     snapshots: Counter,
     relay_pause: Counter<f64, AtomicU64>,
     mass_losses: Counter,
+    floors: FloorCounters,
 }
 
 fn registered<M: Metric + Clone>(registry: &mut Registry, metric: M, name: &str, help: &str) -> M {
@@ -139,6 +145,7 @@ impl Default for Metrics {
                 "mass_losses",
                 "Times that so many members fell silent at once that they were kept",
             ),
+            floors: FloorCounters::registered(it),
             registry,
         }
     }
@@ -225,6 +232,21 @@ impl Metrics {
         self.relay_pause.inc_by(length.as_secs_f64());
     }
 
+    /// There is a floor of that name, so its events count from 0.
+    pub fn floor_known(&self, floor: &str) {
+        self.floors.known(floor);
+    }
+
+    /// The count of a value crossed that floor.
+    pub fn floor_crossed(&self, floor: &str, below: bool) {
+        self.floors.crossed(floor, below);
+    }
+
+    /// What became of the posting of an event to its owner.
+    pub fn posted(&self, outcome: WebhookOutcome) {
+        self.floors.posted(outcome);
+    }
+
     /// Everything in the text format of `OpenMetrics`, as [`CONTENT_TYPE`] says.
     pub fn encode(&self, gauges: &Gauges) -> Result<String, fmt::Error> {
         let mut page = String::new();
@@ -288,6 +310,7 @@ impl Gauges {
         registry.register("collapsed", "Dropped by the state because there was too much of it", collapsed);
         let mail = counted("outcome", &Self::MAIL, &self.mail);
         registry.register("mail", "Messages to nodes, by what became of them", mail);
+        floors::register(&mut registry, &self.floors);
         registry
     }
 }
@@ -377,7 +400,7 @@ mod tests {
         let all = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!((names.len(), all), (30, 30));
+        assert_eq!((names.len(), all), (31, 31));
         assert!(names.iter().all(|name| name.starts_with("dormouse_")));
     }
 }

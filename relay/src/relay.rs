@@ -13,6 +13,7 @@ use crate::{
     admin::Readiness,
     clock::{Clock, Ticking},
     config::Config,
+    floors::{Floors, Surroundings},
     keeper::Keeper,
     log::Log,
     metrics::{Gauges, Metrics},
@@ -27,6 +28,8 @@ pub struct Relay {
     pub sequencer: Sequencer,
     /// The leases.
     pub keeper: Arc<Keeper>,
+    /// How many must be alive, and whether they are.
+    pub floors: Arc<Floors>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The bounds and settings in force.
@@ -47,6 +50,7 @@ pub struct Started {
     pub relay: Relay,
     running: Running,
     keeper: JoinHandle<()>,
+    floors: JoinHandle<()>,
     stop: watch::Sender<bool>,
     _ticking: Ticking,
 }
@@ -76,14 +80,29 @@ impl Relay {
             id: format!("{:016x}", running.sequencer.session()).into(),
             sequencer: running.sequencer.clone(),
             keeper: Arc::clone(&keeper),
+            floors: Floors::new(&config.floors),
             metrics,
             joins: Arc::new(Semaphore::new(config.joins_max)),
             watchers: Arc::new(Semaphore::new(config.watchers_max)),
             config: Arc::new(config),
             stopping: stopping.clone(),
         };
+        let floors = tokio::spawn(Arc::clone(&relay.floors).run(relay.surroundings(clock), stopping.clone()));
         let keeper = tokio::spawn(keeper.run(running.sequencer.clone(), stopping));
-        Ok(Started { relay, running, keeper, stop, _ticking: ticking })
+        Ok(Started { relay, running, keeper, floors, stop, _ticking: ticking })
+    }
+}
+
+impl Relay {
+    /// What the floors look at.
+    fn surroundings(&self, clock: Clock) -> Surroundings {
+        Surroundings {
+            sequencer: self.sequencer.clone(),
+            keeper: Arc::clone(&self.keeper),
+            clock,
+            metrics: Arc::clone(&self.metrics),
+            relay: Arc::clone(&self.id),
+        }
     }
 }
 
@@ -117,6 +136,7 @@ impl Started {
         const PATIENCE: Duration = Duration::from_secs(5);
         self.announce();
         let _ = tokio::time::timeout(PATIENCE, self.keeper).await;
+        let _ = tokio::time::timeout(PATIENCE, self.floors).await;
         drop(self.relay);
         self.running.stop().await;
     }
@@ -151,6 +171,7 @@ impl Readiness for Relay {
             watchers: (self.config.watchers_max - self.watchers.available_permits()) as u64,
             expiry_held: self.keeper.expiry_held(),
             awake_lease_percent: u64::from(self.keeper.lease_percent()),
+            floors: self.floors.gauges(),
             ..Gauges::default()
         };
         let mut alive = 0.0;

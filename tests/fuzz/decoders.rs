@@ -11,7 +11,7 @@ use dormouse_proto::{
 };
 use dormouse_relay::{
     config::Config,
-    grpc::selector::Selector,
+    selector::Selector,
     state::{Fold, Token},
 };
 use prost::{Message as _, encoding::encode_varint};

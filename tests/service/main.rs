@@ -2,6 +2,7 @@
 
 mod calls;
 mod events;
+mod floors;
 mod harness;
 mod mail;
 mod refusals;

@@ -1,8 +1,10 @@
 //! Who is alive, for callers that are no members.
 
+mod wire;
+
 use std::{
     collections::BTreeMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use dormouse_proto::wire::v1::{self, membership_client::MembershipClient};
@@ -10,6 +12,9 @@ use tonic::transport::Channel;
 
 use super::{MemberWatch, Relay};
 use crate::{connection::ANSWER_MAX, error::Reason, outcome::Durability};
+
+/// The most members that one page may hold.
+const PAGE_MAX: u32 = 1_000;
 
 /// What is known of a member's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +68,10 @@ pub struct Member {
     pub last_seen: Option<SystemTime>,
     /// What is left of its lease; only in full views.
     pub lease_left: Duration,
+    /// Pushes that it has sealed, as far as they arrived.
+    pub pushes: u64,
+    /// Records in the log that it had not been shown when the relay last heard of it.
+    pub behind: u64,
 }
 
 /// Which members; all conditions must hold. The default is everybody who is not GONE.
@@ -87,6 +96,28 @@ pub struct MemberCount {
     pub members: u64,
     /// The sum of their probabilities to be alive.
     pub expected_alive: f64,
+    /// Half of the group's sleeps end within this time. It and the next two are told only where members are counted by
+    /// `group` and nothing else, and once they are known.
+    pub wake_gap_p50: Option<Duration>,
+    /// 99 of 100 sleeps end within this time.
+    pub wake_gap_p99: Option<Duration>,
+    /// What a member that falls asleep now is granted, before its jitter.
+    pub asleep_lease: Option<Duration>,
+}
+
+/// The number of live members fell below what the relay's owner wants, or is there again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FloorEvent {
+    /// Its name in the relay's configuration.
+    pub floor: String,
+    /// Of the tag that it counts by; empty: it counts all that match.
+    pub value: String,
+    /// AWAKE and ASLEEP members.
+    pub live: u64,
+    /// How many there should be.
+    pub minimum: u64,
+    /// Whether there are fewer.
+    pub below: bool,
 }
 
 /// A change of the membership.
@@ -130,6 +161,9 @@ pub struct RelayInfo {
     pub limits: BTreeMap<String, u64>,
     /// Why its word is weaker than usual, in the contract's words: `EXPIRY_HELD`.
     pub conditions: Vec<String>,
+    /// What has happened since it started, in all namespaces, by name: `joins`, `readmissions`, `ends`, `false_deaths`,
+    /// `pushes`, `pulls`; and `uptime_ms`. An older relay tells none.
+    pub counters: BTreeMap<String, u64>,
 }
 
 impl Relay {
@@ -138,27 +172,46 @@ impl Relay {
     /// # Errors
     /// When the relay refuses or is not reached.
     pub async fn members(&self, filter: &MemberFilter) -> Result<Vec<Member>, Reason> {
-        let mut message = v1::ListMembersRequest {
-            namespace: self.namespace.clone(),
-            filter: Some(filter.to_wire()),
-            page_size: 1_000,
-            page_token: String::new(),
-            view: v1::list_members_request::View::Full.into(),
-        };
         let mut members = Vec::new();
+        let mut token = String::new();
         loop {
-            let page = self
-                .call(|channel, attempt| {
-                    let request = attempt.request(message.clone());
-                    async move { membership(channel).list_members(request).await }
-                })
-                .await?;
+            let page = self.member_page(filter, PAGE_MAX, token).await?;
             members.extend(page.members.into_iter().map(Member::from_wire));
             if page.next_page_token.is_empty() {
                 return Ok(members);
             }
-            message.page_token = page.next_page_token;
+            token = page.next_page_token;
         }
+    }
+
+    /// The first members that match, in the order of their ids, in full: at most `at_most` of 1 to 1,000. For whoever
+    /// shows some; [`members`](Self::members) brings all of them.
+    ///
+    /// # Errors
+    /// When the relay refuses or is not reached.
+    pub async fn first_members(&self, filter: &MemberFilter, at_most: u32) -> Result<Vec<Member>, Reason> {
+        let page = self.member_page(filter, at_most.clamp(1, PAGE_MAX), String::new()).await?;
+        Ok(page.members.into_iter().map(Member::from_wire).collect())
+    }
+
+    async fn member_page(
+        &self,
+        filter: &MemberFilter,
+        page_size: u32,
+        page_token: String,
+    ) -> Result<v1::ListMembersResponse, Reason> {
+        let message = v1::ListMembersRequest {
+            namespace: self.namespace.clone(),
+            filter: Some(filter.to_wire()),
+            page_size,
+            page_token,
+            view: v1::list_members_request::View::Full.into(),
+        };
+        self.call(|channel, attempt| {
+            let request = attempt.request(message.clone());
+            async move { membership(channel).list_members(request).await }
+        })
+        .await
     }
 
     /// One member in full, or what is left of it.
@@ -192,12 +245,7 @@ impl Relay {
                 async move { membership(channel).count_members(request).await }
             })
             .await?;
-        let count = |it: v1::MemberCount| MemberCount {
-            by: it.by,
-            members: it.members,
-            expected_alive: it.expected_alive,
-        };
-        Ok(answer.counts.into_iter().map(count).collect())
+        Ok(answer.counts.into_iter().map(MemberCount::from_wire).collect())
     }
 
     /// Why a member is believed to be in its state.
@@ -213,11 +261,7 @@ impl Relay {
                 async move { membership(channel).explain_member(request).await }
             })
             .await?;
-        Ok(Explanation {
-            member: Member::from_wire(answer.member.unwrap_or_default()),
-            summary: answer.summary,
-            facts: answer.facts.into_iter().map(|fact| (fact.name, fact.value)).collect(),
-        })
+        Ok(Explanation::from_wire(answer))
     }
 
     /// Changes of the membership. Without `after_revision` everybody is named first; with it, who changed since.
@@ -276,97 +320,10 @@ impl Relay {
                 async move { membership(channel).get_relay(request).await }
             })
             .await?;
-        let info = answer.relay.unwrap_or_default();
-        let conditions = info.conditions().map(|it| it.as_str_name().to_owned()).collect();
-        Ok(RelayInfo {
-            conditions,
-            relay_id: info.relay_id,
-            version: info.version,
-            broker: info.broker,
-            durability: Durability::from_wire(info.durability),
-            revision: info.revision,
-            limits: info.limits,
-        })
+        Ok(RelayInfo::from_wire(answer.relay.unwrap_or_default()))
     }
 }
 
 fn membership(channel: Channel) -> MembershipClient<Channel> {
     MembershipClient::new(channel).max_decoding_message_size(ANSWER_MAX)
-}
-
-impl MemberFilter {
-    fn to_wire(&self) -> v1::MemberFilter {
-        v1::MemberFilter {
-            groups: self.groups.clone(),
-            states: self.states.iter().map(|state| state.to_wire().into()).collect(),
-            min_p_alive: self.min_p_alive,
-            tags: self.tags.clone(),
-        }
-    }
-}
-
-impl MemberState {
-    const fn to_wire(self) -> v1::member::State {
-        match self {
-            Self::Unknown => v1::member::State::Unspecified,
-            Self::Awake => v1::member::State::Awake,
-            Self::Asleep => v1::member::State::Asleep,
-            Self::Suspect => v1::member::State::Suspect,
-            Self::Gone => v1::member::State::Gone,
-        }
-    }
-
-    const fn from_wire(state: v1::member::State) -> Self {
-        match state {
-            v1::member::State::Unspecified => Self::Unknown,
-            v1::member::State::Awake => Self::Awake,
-            v1::member::State::Asleep => Self::Asleep,
-            v1::member::State::Suspect => Self::Suspect,
-            v1::member::State::Gone => Self::Gone,
-        }
-    }
-}
-
-impl Member {
-    fn from_wire(it: v1::Member) -> Self {
-        let gone_reason = match it.gone_reason() {
-            v1::member::GoneReason::Unspecified => None,
-            v1::member::GoneReason::Left => Some(GoneReason::Left),
-            v1::member::GoneReason::Expired => Some(GoneReason::Expired),
-            v1::member::GoneReason::Evicted => Some(GoneReason::Evicted),
-        };
-        Self {
-            state: MemberState::from_wire(it.state()),
-            gone_reason,
-            node_id: it.node_id,
-            incarnation: it.incarnation,
-            group: it.group,
-            revision: it.revision,
-            p_alive: it.p_alive,
-            tags: it.tags,
-            joined_at: it.joined_at.and_then(time),
-            last_seen: it.last_seen.and_then(time),
-            lease_left: Duration::from_millis(it.lease_left_ms.into()),
-        }
-    }
-}
-
-fn time(at: prost_types::Timestamp) -> Option<SystemTime> {
-    let since = Duration::new(u64::try_from(at.seconds).ok()?, u32::try_from(at.nanos).ok()?);
-    UNIX_EPOCH.checked_add(since)
-}
-
-impl MemberEvent {
-    pub(super) fn from_wire(it: v1::MemberEvent) -> Option<Self> {
-        use v1::member_event::Kind;
-        let kind = it.kind();
-        let member = Member::from_wire(it.member?);
-        match kind {
-            Kind::Unspecified => None,
-            Kind::Joined => Some(Self::Joined(member)),
-            Kind::Changed => Some(Self::Changed(member)),
-            Kind::Ended => Some(Self::Ended(member)),
-            Kind::Activity => Some(Self::Activity(member)),
-        }
-    }
 }

@@ -13,7 +13,8 @@ use dormouse_proto::{
 
 pub use consumer::{Batch, Consumer, NewEvent};
 pub use membership::{
-    Explanation, GoneReason, Member, MemberCount, MemberEvent, MemberFilter, MemberState, RelayInfo,
+    Explanation, FloorEvent, GoneReason, Member, MemberCount, MemberEvent, MemberFilter, MemberState,
+    RelayInfo,
 };
 pub use watch::{MemberChanges, MemberWatch, Watch};
 

@@ -3,7 +3,7 @@
 use dormouse_proto::wire::v1;
 use tonic::Streaming;
 
-use super::MemberEvent;
+use super::{FloorEvent, MemberEvent};
 use crate::{error::Reason, replica::message::Chunk};
 
 /// Changes of collections. Ends with the connection; [`Relay::watch`](super::Relay::watch) with the newest token goes
@@ -49,6 +49,8 @@ pub struct MemberWatch(pub(super) Streaming<v1::WatchMembersResponse>);
 pub struct MemberChanges {
     /// Per member its newest state. Empty every 15 s.
     pub events: Vec<MemberEvent>,
+    /// Floors of the namespace that were passed meanwhile; at first, those that are below.
+    pub floors: Vec<FloorEvent>,
     /// To be named when watching again.
     pub revision: u64,
     /// Everybody who was there at the beginning has been named.
@@ -68,6 +70,7 @@ impl MemberWatch {
         };
         Ok(Some(MemberChanges {
             events: message.events.into_iter().filter_map(MemberEvent::from_wire).collect(),
+            floors: message.floors.into_iter().map(FloorEvent::from_wire).collect(),
             revision: message.revision,
             caught_up: message.caught_up,
             restart: message.restart,

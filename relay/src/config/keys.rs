@@ -14,7 +14,7 @@ use dormouse_proto::{
 };
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, Durability};
+use super::{Config, ConfigError, Durability, floors::FLOORS};
 use crate::liveness::{LeaseSettings, Millis, UndeclaredFreeze};
 
 /// What the names of the environment begin with.
@@ -27,8 +27,8 @@ const GROUPS: &str = "group";
 const NAMESPACES: &str = "namespace";
 
 /// What the text must be instead.
-type Rule = String;
-type Setter<T> = fn(&mut T, &str) -> Result<(), Rule>;
+pub(super) type Rule = String;
+pub(super) type Setter<T> = fn(&mut T, &str) -> Result<(), Rule>;
 
 /// The settings of the whole relay.
 pub(super) const RELAY: &[(&str, Setter<Config>)] = &[
@@ -91,7 +91,7 @@ const NOT_YET: &[&str] = &["tls_cert", "tls_key", "tokens_file"];
 /// The client's names. Both programs may run in one environment.
 const CLIENT: &[&str] = &["url", "token", "ca", "namespace", "group", "tags", "collections", "budget_ms"];
 
-fn put<T>(place: &mut T, value: Result<T, Rule>) -> Result<(), Rule> {
+pub(super) fn put<T>(place: &mut T, value: Result<T, Rule>) -> Result<(), Rule> {
     *place = value?;
     Ok(())
 }
@@ -133,7 +133,7 @@ fn freeze(text: &str) -> Result<UndeclaredFreeze, Rule> {
     }
 }
 
-fn number(text: &str, limits: RangeInclusive<u64>) -> Result<u64, Rule> {
+pub(super) fn number(text: &str, limits: RangeInclusive<u64>) -> Result<u64, Rule> {
     let number = text.parse().ok().filter(|it| limits.contains(it));
     number.ok_or_else(|| format!("a whole number from {} to {}", limits.start(), limits.end()))
 }
@@ -154,7 +154,7 @@ fn length(text: &str) -> Result<Millis, Rule> {
     length.map_err(|_| "a whole number of milliseconds".to_owned())
 }
 
-fn find<T>(settings: &[(&str, Setter<T>)], key: &str) -> Option<Setter<T>> {
+pub(super) fn find<T>(settings: &[(&str, Setter<T>)], key: &str) -> Option<Setter<T>> {
     settings.iter().find(|(known, _)| *known == key).map(|(_, set)| *set)
 }
 
@@ -230,7 +230,7 @@ fn judge(
 }
 
 /// The address of a broker may hold a password, and what is printed here ends up in logs.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     match text.split_once("://") {
         Some((scheme, _)) => format!("{scheme}://..."),
         None => format!("{text:?}"),
@@ -252,7 +252,7 @@ fn in_namespace() -> impl Iterator<Item = &'static str> {
     LIMITS.iter().map(|it| it.0)
 }
 
-fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.map(|it| (distance(key, it), it)).min()?;
     (near.0 <= 2.max(key.len() / 3)).then_some(near.1)
 }
@@ -288,9 +288,9 @@ impl<'a> File<'a> {
         }
     }
 
-    /// All but the groups and the namespaces.
+    /// All but the groups, the namespaces and the floors.
     pub(super) fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
-        let apart = |key: &str| key == GROUPS || key == NAMESPACES;
+        let apart = |key: &str| [GROUPS, NAMESPACES, FLOORS].contains(&key);
         for (key, value) in self.table.iter().filter(|(key, _)| !apart(key)) {
             let setting = Setting::named(key).map(|setting| |text: &str| setting.set(config, text));
             let hint = || nearest(key, everywhere()).map(str::to_owned);
@@ -342,7 +342,7 @@ impl<'a> File<'a> {
     }
 
     /// Hands a value to its setting; `None`: no setting is called so.
-    fn set(
+    pub(super) fn set(
         &self,
         (path, key): (&str, &str),
         value: &Value,
@@ -363,15 +363,21 @@ impl<'a> File<'a> {
         judge(outcome, self.name(path), key, &text, nearest)
     }
 
-    fn name(&self, key: &str) -> String {
+    /// The value that stands there in the file itself.
+    pub(super) fn table(&self, key: &str) -> Option<&Value> {
+        self.table.get(key)
+    }
+
+    /// A name together with where it stands.
+    pub(super) fn name(&self, key: &str) -> String {
         format!("{key} in {}", self.path.display())
     }
 
-    fn subtable<'v>(&self, key: &str, value: &'v Value) -> Result<&'v Table, ConfigError> {
+    pub(super) fn subtable<'v>(&self, key: &str, value: &'v Value) -> Result<&'v Table, ConfigError> {
         value.as_table().ok_or_else(|| ConfigError::Invalid {
             name: self.name(key),
             value: value.type_str().to_owned(),
-            rule: "a table, like [group.NAME]".to_owned(),
+            rule: format!("a table, like [{}.NAME]", key.split('.').next().unwrap_or(key)),
         })
     }
 }

@@ -41,7 +41,7 @@ fn the_example_file_holds_every_setting_with_its_default() -> Outcome {
         .collect();
     let table: toml::Table = all.parse()?;
     let all = from(&[], &all)?;
-    assert_eq!((all.groups.len(), all.namespaces.len()), (1, 1));
+    assert_eq!((all.groups.len(), all.namespaces.len(), all.floors.len()), (1, 1, 1));
     // What is not set stays as the log has it, so the limits stand there commented out, each with its default.
     for (name, _) in keys::LIMITS {
         assert!(table.contains_key(*name), "{name} is missing");
@@ -62,6 +62,90 @@ fn a_namespace_may_have_limits_of_its_own() -> Outcome {
     );
     assert!(refusal(&[], "[namespace.\"A\"]").contains("a namespace must be"));
     Ok(())
+}
+
+#[test]
+fn a_floor_says_how_many_must_be_alive() -> Outcome {
+    let file = "[floor.workers]\nnamespace = \"shop\"\nselector = \"zone in (a,b),!old\"\ngroup = \"ads\"\nby = \"zone\"\n\
+                values = [\"a\", \"b\"]\nminimum = 2\nsettle_ms = 500\nwebhook = \"http://127.0.0.1:8080/refill?zone=1\"\n\
+                [floor.any]\nminimum = 1";
+    let floors = from(&[], file)?.floors;
+    let workers = &floors["workers"];
+    assert_eq!((workers.namespace.as_str(), workers.by.as_deref()), ("shop", Some("zone")));
+    assert_eq!(workers.selector.to_string(), "zone in (a,b),!old");
+    assert_eq!(workers.group, Some("ads".parse()?));
+    assert_eq!(workers.values, ["a".to_owned(), "b".to_owned()].into());
+    assert_eq!((workers.minimum, workers.settle), (2, Millis(500)));
+    assert_eq!(
+        workers.webhook.as_ref().map(ToString::to_string),
+        Some("http://127.0.0.1:8080/refill?zone=1".into())
+    );
+    assert_eq!(floors["any"], FloorSettings { minimum: 1, ..FloorSettings::default() });
+    Ok(())
+}
+
+#[test]
+fn a_floor_that_makes_no_sense_is_refused_with_the_reason() {
+    let refused = |settings: &str| refusal(&[], &format!("[floor.workers]\n{settings}"));
+    assert_eq!(
+        refused("minimum = 1\nsettel_ms = 5"),
+        "floor.workers.settel_ms in d.toml is no setting of the relay; did you mean settle_ms?"
+    );
+    assert_eq!(
+        refused("minimum = 1\nvalue = [\"a\"]"),
+        "floor.workers.value in d.toml is no setting of the relay; did you mean values?"
+    );
+    assert_eq!(
+        refused("minimum = 0"),
+        "floor.workers.minimum in d.toml = \"0\": must be a whole number from 1 to 4294967296"
+    );
+    assert_eq!(refused("by = \"zone\""), "floor.workers in d.toml: a floor needs a minimum");
+    assert_eq!(
+        refused("minimum = 1\nvalues = [\"a\"]"),
+        "floor.workers in d.toml: values are those of the tag that `by` names, and `by` is empty"
+    );
+    assert_eq!(
+        refused("group = \"a b\""),
+        "floor.workers.group in d.toml = \"a b\": must be 1-64 bytes of [A-Za-z0-9._-]"
+    );
+    assert_eq!(
+        refused("selector = \"zone>a\""),
+        "floor.workers.selector in d.toml = \"zone>a\": must be a label selector, like \"zone in (a,b),!old\": \">\": tags \
+         are texts and have no order"
+    );
+    assert!(
+        refused("values = [\"a\", 1]")
+            .contains("floor.workers.values in d.toml = array: must be a list like")
+    );
+    assert!(
+        refused("values = \"a\"").contains("floor.workers.values in d.toml = \"a\": must be a list like")
+    );
+    assert!(refused("by = \"a b\"").contains("must be the name of a tag"));
+    assert!(
+        refusal(&[], "[floor.\"a b\"]")
+            .contains("floor.a b in d.toml: the name of a floor must be 1-64 bytes")
+    );
+    assert!(
+        refusal(&[], "floor = 1").contains("floor in d.toml = integer: must be a table, like [floor.NAME]")
+    );
+}
+
+#[test]
+fn a_webhook_is_plain_http_and_its_address_is_not_printed() {
+    let refused =
+        |address: &str| refusal(&[], &format!("[floor.workers]\nminimum = 1\nwebhook = \"{address}\""));
+    let tls = refused("https://refill/secret");
+    assert!(tls.starts_with("floor.workers.webhook in d.toml = https://...: must be"), "{tls}");
+    assert!(tls.contains("no TLS yet"), "{tls}");
+    for address in ["ftp://refill", "http://", "http:///refill", "http://user:secret@refill/"] {
+        let refused = refused(address);
+        assert!(
+            refused.contains("must be an address like http://127.0.0.1:8080/refill"),
+            "{address}: {refused}"
+        );
+        assert!(!refused.contains("secret"), "{refused}");
+    }
+    assert_eq!(refused("http://[::1]/"), "accepted");
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 mod encode;
 mod explain;
+mod floors;
 mod mailbox;
 mod membership;
 mod patience;
-pub mod selector;
+mod selector;
 mod status;
 mod stream;
 mod sync;

@@ -4,7 +4,7 @@
 //! as it is then, so a slow reader makes nothing grow: it gets fewer and newer changes. One that takes nothing for too
 //! long is told so and cut off; see `stream.rs`.
 
-use std::{collections::HashSet, convert::Infallible, time::Duration};
+use std::{collections::HashSet, convert::Infallible, future::pending, time::Duration};
 
 use dormouse_proto::{
     convert::PullRequest,
@@ -18,6 +18,7 @@ use tonic::Status;
 
 use super::{
     Service, encode,
+    floors::{self, FloorNews},
     selector::Filter,
     stream::{self, Ended, Outlet},
     sync,
@@ -127,18 +128,25 @@ impl Service {
         let mut revisions = self.relay.sequencer.revisions();
         // Marked before the state is read, so that what changes meanwhile is not missed.
         revisions.mark_unchanged();
+        let mut weakened = self.relay.keeper.weakened();
+        let (mut floors, below) = FloorNews::begin(&self.relay.floors, &watcher.namespace);
         let mut messages = watcher.begin(self);
+        floors::add(below, &mut messages);
         let mut told = Instant::now();
         loop {
             for message in messages {
                 outlet.deliver(message).await?;
                 told = Instant::now();
             }
-            let turned = next_event(&mut revisions, &mut turns, outlet).await?;
+            let News { turned, crossed, weakened } =
+                next_event(&mut revisions, &mut turns, &mut floors, &mut weakened, outlet).await?;
             revisions.mark_unchanged();
             messages = watcher.next(self, &turned);
+            floors::add(crossed, &mut messages);
+            let is_empty =
+                |it: &v1::WatchMembersResponse| it.events.is_empty() && it.floors.is_empty() && !it.restart;
             // What changed elsewhere is no news here; the quiet time has its message.
-            if messages.iter().all(|it| it.events.is_empty() && !it.restart) && told.elapsed() < QUIET {
+            if messages.iter().all(is_empty) && !weakened && told.elapsed() < QUIET {
                 messages.clear();
             }
         }
@@ -157,29 +165,49 @@ async fn wait<T>(revisions: &mut watch::Receiver<Revision>, outlet: &mut Outlet<
     }
 }
 
+/// What a watcher of members hears of beside the log.
+#[derive(Default)]
+struct News {
+    turned: Vec<Turn>,
+    crossed: Vec<v1::FloorEvent>,
+    /// The conditions have changed.
+    weakened: bool,
+}
+
 async fn next_event<T>(
     revisions: &mut watch::Receiver<Revision>,
     turns: &mut Option<broadcast::Receiver<Turn>>,
+    floors: &mut FloorNews,
+    weakened: &mut watch::Receiver<u64>,
     outlet: &mut Outlet<T>,
-) -> Result<Vec<Turn>, Ended> {
-    let Some(turns) = turns else {
-        wait(revisions, outlet).await?;
-        return Ok(Vec::new());
-    };
-    let mut turned = Vec::new();
+) -> Result<News, Ended> {
+    let mut news = News::default();
     tokio::select! {
         waited = wait(revisions, outlet) => waited?,
-        turn = turns.recv() => {
-            turned.extend(turn.ok());
+        turn = next_turn(turns) => {
+            news.turned.extend(turn);
             tokio::time::sleep(GATHER).await;
         }
+        crossed = floors.next() => news.crossed = crossed,
+        changed = weakened.changed() => {
+            changed.map_err(|_| Ended::Silently)?;
+            news.weakened = true;
+        }
     }
-    while turned.len() < EVENTS
-        && let Ok(turn) = turns.try_recv()
+    while news.turned.len() < EVENTS
+        && let Some(Ok(turn)) = turns.as_mut().map(broadcast::Receiver::try_recv)
     {
-        turned.push(turn);
+        news.turned.push(turn);
     }
-    Ok(turned)
+    Ok(news)
+}
+
+/// `None`: some were missed.
+async fn next_turn(turns: &mut Option<broadcast::Receiver<Turn>>) -> Option<Turn> {
+    match turns {
+        Some(turns) => turns.recv().await.ok(),
+        None => pending().await,
+    }
 }
 
 /// One reader of membership.

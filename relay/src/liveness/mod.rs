@@ -8,6 +8,7 @@
 //! awake; a lease longer than the awake lease exists only once its evidence was applied; a contact that is not
 //! newer than the newest known one changes nothing.
 
+mod floor;
 mod group;
 pub mod guard;
 mod lease;
@@ -20,6 +21,7 @@ mod tests;
 mod wake_gaps;
 mod wheel;
 
+pub use floor::{Floor, FloorEvent, FloorRule};
 pub use group::Learned;
 pub use lease::{Activity, Contact, Due, Evidence, Heard, LeaseState, LeaseView};
 pub use settings::{LeasePolicy, LeaseSettings, LeaseSettingsError, UndeclaredFreeze};

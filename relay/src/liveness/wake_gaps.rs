@@ -22,7 +22,7 @@ const RESCALE_AT: f64 = 256.0;
 /// Sleeps that go on are counted by the second in which they began.
 const SLOT_MS: u64 = 1_000;
 /// What is assumed of a group of which nothing is known, in sleeps: a wake at about a minute, one death in a hundred.
-const ASSUMED: f64 = 2.0;
+const ASSUMED: f64 = 0.5;
 const ASSUMED_DEATHS: f64 = 0.01;
 const ASSUMED_GAP: Millis = Millis::from_secs(60);
 

@@ -90,9 +90,9 @@ mod tests {
         wheel.insert(key(1), Place::of(Timestamp(101)));
         wheel.insert(key(2), Place::of(Timestamp(100)));
         assert_eq!(wheel.next(), Some(Timestamp(100)));
-        assert_eq!(fired(&mut wheel, 99), []);
+        assert_eq!(fired(&mut wheel, 99), [0_u64; 0]);
         assert_eq!(fired(&mut wheel, 100), [2]);
-        assert_eq!(fired(&mut wheel, 199), []);
+        assert_eq!(fired(&mut wheel, 199), [0_u64; 0]);
         assert_eq!(fired(&mut wheel, 200), [1]);
         assert_eq!(wheel.next(), None);
     }
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn what_is_too_far_or_already_past_is_looked_at_at_the_edge_of_the_ring() {
         let mut wheel = Wheel::new();
-        assert_eq!(fired(&mut wheel, 1_000), []);
+        assert_eq!(fired(&mut wheel, 1_000), [0_u64; 0]);
         assert_eq!(wheel.insert(key(1), Place::of(Timestamp(500))), Place(11), "in the past: next");
         assert_eq!(wheel.insert(key(2), Place::of(Timestamp(u64::MAX))), Place(11 + BUCKETS - 1));
         assert_eq!(fired(&mut wheel, 1_100), [1]);

@@ -59,6 +59,19 @@ pub enum Admission {
     Forgotten,
 }
 
+/// What became of the posting of an event to its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookOutcome {
+    /// The owner took it.
+    Delivered,
+    /// A try failed, and another one follows.
+    TriedAgain,
+    /// The last try failed: the owner does not hear of it in this way.
+    Failed,
+    /// Too many waited already: the owner does not hear of it in this way.
+    Dropped,
+}
+
 /// A label with known values.
 pub(super) trait Label: Copy + Send + Sync + fmt::Debug + 'static {
     const NAME: &'static str;
@@ -88,6 +101,7 @@ macro_rules! label {
 label!(PushResult, "result": Bound => "bound", Duplicate => "duplicate", Refused => "refused", Fork => "fork", Old => "old");
 label!(Admission, "admission": Joined => "joined", Readmitted => "readmitted", Forked => "forked", Forgotten => "forgotten");
 label!(Cause, "cause": Left => "left", Expired => "expired", Evicted => "evicted");
+label!(WebhookOutcome, "outcome": Delivered => "delivered", TriedAgain => "tried_again", Failed => "failed", Dropped => "dropped");
 
 pub(super) type Labels = [(&'static str, &'static str); 1];
 
@@ -131,5 +145,6 @@ mod tests {
         counts_where_it_is_named::<PushResult>();
         counts_where_it_is_named::<Admission>();
         counts_where_it_is_named::<Cause>();
+        counts_where_it_is_named::<WebhookOutcome>();
     }
 }

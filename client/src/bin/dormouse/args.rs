@@ -86,6 +86,22 @@ pub(crate) enum Verb {
         #[arg(long)]
         full: bool,
     },
+    /// Shows the fleet, and redraws it until interrupted; one snapshot if the output is no terminal
+    Top {
+        #[command(flatten)]
+        filter: Who,
+        /// How often: 2s, 1m; each second unless said otherwise
+        #[arg(long, value_name = "TIME", value_parser = length)]
+        every: Option<Duration>,
+        /// One snapshot, on a terminal too
+        #[arg(long, conflicts_with = "every")]
+        once: bool,
+    },
+    /// Tells why a member is believed to be in its state
+    Explain {
+        /// As `dormouse members` names it
+        node: NodeId,
+    },
     /// Reads keys: `collection/key` or `collection/prefix*`
     Get {
         #[arg(required = true, value_name = "PATH", value_parser = pattern)]
@@ -250,6 +266,12 @@ mod tests {
             &["send", "0000000000001", "plain"],
             &["send", "0000000000001", "1", "--ttl", "1"],
             &["consume", "ads/log"],
+            &["explain"],
+            &["explain", "me"],
+            &["top", "ads"],
+            &["top", "--every", "2"],
+            &["top", "--every", "0s"],
+            &["top", "--every", "2s", "--once"],
             &["consume", "ads/log", "--as", "a@b"],
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
@@ -261,6 +283,15 @@ mod tests {
         let args = Args::try_parse_from(["dormouse", "get", "ads/*", "--json", "--url", "http://relay:1"]);
         let args = args.expect("valid");
         assert_eq!((args.json, args.target.url()), (true, "http://relay:1"));
+    }
+
+    #[test]
+    fn a_top_is_filtered_as_the_members_are() {
+        let top = parsed(&["top", "--group", "ads", "--tags", "zone in (a,b)", "--every", "2s"]);
+        let Ok(Verb::Top { filter, every, once }) = top else { panic!("{top:?}") };
+        assert_eq!((filter.group, filter.tags.as_str()), (vec!["ads".to_owned()], "zone in (a,b)"));
+        assert_eq!((every, once), (Some(Duration::from_secs(2)), false));
+        assert!(matches!(parsed(&["explain", "00fgzf2qz84tw"]), Ok(Verb::Explain { .. })));
     }
 
     #[test]

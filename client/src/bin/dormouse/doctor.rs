@@ -13,7 +13,7 @@ use crate::{
     args::Target,
     failure::Failure,
     screen::Screen,
-    show::{durability, rows},
+    show::{condition::meaning, durability, rows},
 };
 
 /// Warm round trips; the fastest one is the network's, the others are chance.
@@ -131,27 +131,6 @@ fn concerns(info: &RelayInfo) -> Vec<Finding> {
     found
 }
 
-/// What a condition means, and what to do.
-fn meaning(condition: &str) -> &'static str {
-    match condition {
-        "LOG_UNREACHABLE" => {
-            "the relay cannot reach its log; reads go on, writes are refused. Look at the relay's /readyz and its log"
-        }
-        "EXPIRY_HELD" => {
-            "the relay has just started or stood still, so it declares nobody GONE for now. This ends by itself; if \
-             it comes back, the relay's machine is overloaded"
-        }
-        "MASS_LOSS" => {
-            "many leases ran out at once, so they are held as SUSPECT. Look for a broken network or a bad deployment"
-        }
-        "BEHIND" => {
-            "this relay has not read its log to the end yet, so what it shows may be old. Wait a moment"
-        }
-        "STORE_FULL" => "the relay's disk is full; writes are refused. Make room in DORMOUSE_DATA_DIR",
-        _ => "this program does not know this condition; update it",
-    }
-}
-
 /// Every key and the types under its name, as far as it was read.
 #[derive(Debug, Default)]
 struct Found {
@@ -230,6 +209,7 @@ mod tests {
             revision: 1,
             limits: BTreeMap::new(),
             conditions: Vec::new(),
+            counters: BTreeMap::new(),
         }
     }
 
@@ -247,7 +227,15 @@ mod tests {
 
     #[test]
     fn every_concern_says_what_to_do() {
-        let conditions = ["LOG_UNREACHABLE", "EXPIRY_HELD", "MASS_LOSS", "BEHIND", "STORE_FULL", "NEWER"];
+        let conditions = [
+            "LOG_UNREACHABLE",
+            "EXPIRY_HELD",
+            "MASS_LOSS",
+            "BEHIND",
+            "STORE_FULL",
+            "LEASES_STRETCHED",
+            "NEWER",
+        ];
         let weak = RelayInfo {
             version: "0.0.0".to_owned(),
             durability: Durability::PageCache,

@@ -81,6 +81,10 @@ pub(crate) async fn members(
             for event in changes.events.iter().filter(|_| shown) {
                 screen.show(&member::event(event), &member::event_json(event))?;
             }
+            // A floor that is below at the beginning is no history: it is so now.
+            for floor in &changes.floors {
+                screen.show(&member::floor(floor), &member::floor_json(floor))?;
+            }
             shown |= changes.caught_up;
             // 0: in the middle of something that would have to begin again.
             after = Some(changes.revision).filter(|revision| *revision > 0).or(after);

@@ -12,6 +12,8 @@ mod mail;
 mod members;
 mod screen;
 mod show;
+mod terminal;
+mod top;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,11 @@ async fn run(args: Args) -> Result<(), Failure> {
     match verb {
         Verb::Doctor => Ok(()),
         Verb::Members { filter, state, full } => members::list(screen, &relay, filter, state, full).await,
+        Verb::Top { filter, every, once } => {
+            // It waits for three answers at once, which takes more room than the stack is meant for.
+            follow::until_ended(Box::pin(top::run(screen, &relay, filter, every, once))).await
+        }
+        Verb::Explain { node } => members::explain(screen, &relay, node).await,
         Verb::Get { paths } => keys::get(screen, &relay, &paths).await,
         Verb::Push { path, change } => keys::push(screen, &relay, path, change).await,
         Verb::Send { node, payload, id, ttl, sender } => {

@@ -2,6 +2,7 @@
 
 mod contact;
 mod expiry;
+mod learning;
 mod reference;
 mod silence;
 mod upkeep;

@@ -2,10 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dormouse::{GoneReason, Member, MemberEvent, MemberState};
+use dormouse::{Explanation, FloorEvent, GoneReason, Member, MemberEvent, MemberState};
 use serde_json::{Value, json};
 
-use super::{age, length};
+use super::{age, length, table};
 
 /// The columns that hold numbers: SINCE, LEASE, `P_ALIVE`.
 pub(crate) const RIGHT: &[usize] = &[3, 4, 5];
@@ -81,6 +81,8 @@ pub(crate) fn json(it: &Member) -> Value {
         "joinedAtMs": ms(it.joined_at),
         "lastSeenMs": ms(it.last_seen),
         "leaseLeftMs": u64::try_from(it.lease_left.as_millis()).unwrap_or(u64::MAX),
+        "pushes": it.pushes,
+        "behind": it.behind,
     })
 }
 
@@ -108,6 +110,41 @@ pub(crate) fn event(event: &MemberEvent) -> String {
 pub(crate) fn event_json(event: &MemberEvent) -> Value {
     let (kind, member) = parts(event);
     json!({ "kind": kind, "member": json(member) })
+}
+
+/// `FLOOR ads-in-a a: 1 live, minimum 2, below`. It has no revision: floors are counted by the relay and stand in no log.
+pub(crate) fn floor(it: &FloorEvent) -> String {
+    let value = if it.value.is_empty() { String::new() } else { format!(" {}", it.value) };
+    let verdict = if it.below { "below" } else { "met" };
+    format!("FLOOR {}{value}: {} live, minimum {}, {verdict}", it.floor, it.live, it.minimum)
+}
+
+pub(crate) fn floor_json(it: &FloorEvent) -> Value {
+    json!({
+        "kind": "FLOOR",
+        "floor": it.floor,
+        "value": it.value,
+        "live": it.live,
+        "minimum": it.minimum,
+        "below": it.below,
+    })
+}
+
+/// One sentence, and below it what it was concluded from: two columns.
+pub(crate) fn explanation(it: &Explanation) -> Vec<String> {
+    let facts: Vec<_> = it.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect();
+    let mut lines = vec![it.summary.clone()];
+    lines.extend(table(&facts, &[]));
+    lines
+}
+
+pub(crate) fn explanation_json(it: &Explanation) -> Value {
+    let fact = |(name, value): &(String, String)| json!({ "name": name, "value": value });
+    json!({
+        "member": json(&it.member),
+        "summary": it.summary,
+        "facts": it.facts.iter().map(fact).collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]
@@ -167,5 +204,41 @@ mod tests {
         let json = event_json(&MemberEvent::Ended(ended()));
         assert_eq!((&json["kind"], &json["member"]["goneReason"]), (&"ENDED".into(), &"EXPIRED".into()));
         assert_eq!(json["member"]["revision"], 123_461);
+    }
+
+    #[test]
+    fn a_floor_says_what_it_counts_and_whether_it_is_met() {
+        let below = FloorEvent {
+            floor: "ads-in-a".to_owned(),
+            value: "a".to_owned(),
+            live: 1,
+            minimum: 2,
+            below: true,
+        };
+        assert_eq!(floor(&below), "FLOOR ads-in-a a: 1 live, minimum 2, below");
+        assert_eq!(floor_json(&below)["below"], true);
+        let met = FloorEvent { value: String::new(), live: 2, below: false, ..below };
+        assert_eq!(floor(&met), "FLOOR ads-in-a: 2 live, minimum 2, met");
+    }
+
+    #[test]
+    fn an_explanation_is_a_sentence_and_its_facts() {
+        let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let it = Explanation {
+            member: ended(),
+            summary: "GONE, EXPIRED: silent for 8.2 s while AWAKE".to_owned(),
+            facts: vec![fact("lease", "3 s"), fact("longest pause", "3 ms")],
+        };
+        let lines =
+            ["GONE, EXPIRED: silent for 8.2 s while AWAKE", "lease          3 s", "longest pause  3 ms"];
+        assert_eq!(explanation(&it), lines);
+        let json = explanation_json(&it);
+        assert_eq!(json["facts"][1], json!({ "name": "longest pause", "value": "3 ms" }));
+        assert_eq!(
+            (&json["member"]["state"], &json["summary"]),
+            (&"GONE".into(), &it.summary.as_str().into())
+        );
+        let bare = Explanation { facts: Vec::new(), ..it };
+        assert_eq!(explanation(&bare).len(), 1);
     }
 }

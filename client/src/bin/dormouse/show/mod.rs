@@ -1,8 +1,11 @@
 //! What people and programs are shown. Everything here is pure.
 
+pub(crate) mod condition;
+pub(crate) mod fleet;
 pub(crate) mod json;
 pub(crate) mod member;
 pub(crate) mod rows;
+mod width;
 
 use std::time::Duration;
 
@@ -12,11 +15,12 @@ use dormouse::Durability;
 pub(crate) fn table(rows: &[Vec<String>], right: &[usize]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
-        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|it| it.chars().count()).max();
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|it| width::columns(it)).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-            if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            let blanks = " ".repeat(width - width::columns(cell));
+            if right.contains(&column) { blanks + cell } else { cell.clone() + &blanks }
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
@@ -60,6 +64,8 @@ mod tests {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
         let lines = table(&[row(["NODE", "SINCE", "TAGS"]), row(["ads-2k9f", "2s", ""])], &[1]);
         assert_eq!(lines, ["NODE      SINCE  TAGS", "ads-2k9f     2s"]);
+        let lines = table(&[row(["東", "1", "x"]), row(["abc", "2", "y"])], &[]);
+        assert_eq!(lines, ["東   1  x", "abc  2  y"]);
     }
 
     #[test]
