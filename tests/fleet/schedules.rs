@@ -1,4 +1,5 @@
-//! Short random schedules of everything that can go wrong around the lease table, each checked by the [`Oracle`].
+//! Short random schedules of everything that can go wrong around the lease table, each checked by the
+//! [oracle](super::oracle).
 //!
 //! Calls that are repeated, overtaken, of a clone or of an incarnation that is over; evidence that is read late, twice
 //! or in another order; holds; ends that are void; a relay that is restarted and knows only what the log told.
