@@ -165,16 +165,19 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::metrics::Gauges;
 
-    /// One floor, and an owner at an address where nobody listens any more.
-    async fn deserted() -> std::io::Result<(Owners, Arc<Metrics>)> {
-        let address = tokio::net::TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+    /// One floor, and an owner that takes every call and answers none.
+    async fn silent() -> std::io::Result<(Owners, Arc<Metrics>, TcpListener)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
         let webhook = format!("http://{address}/refill").parse().ok();
         let floors = [("workers".to_owned(), FloorSettings { webhook, ..FloorSettings::default() })].into();
         let metrics = Arc::new(Metrics::default());
-        Ok((Owners::of(&floors, &metrics, &"relay".into()), metrics))
+        Ok((Owners::of(&floors, &metrics, &"relay".into()), metrics, listener))
     }
 
     fn post(owners: &mut Owners, floor: &str) {
@@ -190,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_finds_no_room_is_dropped_and_counted() -> std::io::Result<()> {
-        let (mut owners, metrics) = deserted().await?;
+        let (mut owners, metrics, _listener) = silent().await?;
         (0..WAITING + 3).for_each(|_| post(&mut owners, "workers"));
         post(&mut owners, "another");
         assert_eq!(counted(&metrics, "dropped"), Some(3), "a floor without an owner has nothing to drop");
@@ -198,8 +201,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_owner_that_is_not_there_is_tried_three_times() -> std::io::Result<()> {
-        let (mut owners, metrics) = deserted().await?;
+    async fn an_owner_that_does_not_answer_is_tried_three_times() -> std::io::Result<()> {
+        let (mut owners, metrics, _listener) = silent().await?;
         post(&mut owners, "workers");
         for _ in 0..1_000 {
             if counted(&metrics, "failed") == Some(1) {
