@@ -64,6 +64,9 @@ impl Relay {
         let leases = config.lease_policy().map_err(StartError::Leases)?;
         let clock = Clock::starting(leases.longest_awake());
         let metrics = Arc::new(Metrics::default());
+        // Before the log is read: how long that takes is no pause of this relay.
+        let paused = Arc::clone(&metrics);
+        let ticking = clock.start_ticking(move |pause| paused.paused(pause)).map_err(StartError::Thread)?;
         let keeper = Keeper::new(leases, clock.clone(), Arc::clone(&metrics));
         let bounds = Bounds {
             records: config.queue_max,
@@ -73,8 +76,6 @@ impl Relay {
         let running = sequencer::start(log, bounds, Arc::clone(&keeper) as _, Arc::clone(&metrics)).await?;
         put_in_force(&running.sequencer, &config).await?;
         keeper.restore(&running.sequencer.read().fold);
-        let paused = Arc::clone(&metrics);
-        let ticking = clock.start_ticking(move |pause| paused.paused(pause)).map_err(StartError::Thread)?;
         let (stop, stopping) = watch::channel(false);
         let relay = Self {
             id: format!("{:016x}", running.sequencer.session()).into(),

@@ -22,6 +22,8 @@ pub mod answer;
 pub mod check;
 mod end;
 pub mod faults;
+#[path = "../fleet/mod.rs"]
+pub mod fleet;
 pub mod history;
 pub mod log;
 pub mod machine;
