@@ -117,7 +117,7 @@ async fn a_sleeper_is_told_the_longer_lease_and_counted_asleep() -> Outcome {
     assert!(woken.lease.expect("a lease").ttl_ms <= 3_000);
     let request = a.request(asleep());
     let slept = a.send(request).await?;
-    assert_eq!(slept.lease.expect("a lease").ttl_ms, 600_000);
+    assert_eq!(slept.lease.expect("a lease").ttl_ms, 1_800_000);
     let counts = slept.members.expect("always said");
     assert_eq!((counts.awake, counts.asleep, counts.suspect), (0, 1, 0));
     Ok(())

@@ -176,7 +176,7 @@ fn a_group_differs_from_the_defaults_that_hold_in_the_end() -> Outcome {
     let ads = policy.of(&"ads".parse()?);
     assert_eq!((ads.awake, ads.asleep), (Millis(6_000), Millis::from_secs(1_800)));
     assert_eq!(ads.undeclared_freeze, UndeclaredFreeze::Allow);
-    assert_eq!(policy.of(&"other".parse()?).asleep, Millis::from_secs(600));
+    assert_eq!(policy.of(&"other".parse()?).asleep, Millis::from_secs(1_800));
     Ok(())
 }
 

@@ -56,12 +56,8 @@ impl Service {
             }
             (LeaseState::Asleep, slept) => {
                 let learned = self.relay.keeper.learned(namespace, group);
-                let basis = match learned.filter(|it| it.asleep_lease.is_some()) {
-                    Some(it) => {
-                        format!("by the last wakes of group {group}, of which about {:.0} count", it.wakes)
-                    }
-                    None => format!("by default, because group {group} has hardly woken yet"),
-                };
+                let wakes = learned.map_or(0.0, |it| it.wakes);
+                let basis = format!("as far as the {wakes:.0} wakes of group {group} tell");
                 format!(
                     "ASLEEP for {}: {percent:.1} % of such sleeps end in a wake, {basis}; its lease ends in {}",
                     slept.unwrap_or_default(),

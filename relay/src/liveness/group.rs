@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     LeaseSettings, Millis, Timestamp,
-    wake_gaps::{Curve, WakeGaps},
+    wake_gaps::{Curve, LONGEST_GAP, WakeGaps},
 };
 
 /// The share of returns that a lease is meant to outlast, before it is stretched.
@@ -84,6 +84,8 @@ pub(super) struct GroupLife {
     pub(super) namespace: u32,
     /// The number of its settings.
     pub(super) settings: u16,
+    /// Since when it is watched.
+    since: Timestamp,
     seen: Mutex<Seen>,
     curve: RwLock<Arc<(Curve, Learned)>>,
 }
@@ -177,7 +179,8 @@ impl GroupLife {
             missing_since: VecDeque::new(),
         };
         let learned = learned(&curve, &seen);
-        Self { namespace, settings, seen: Mutex::new(seen), curve: RwLock::new(Arc::new((curve, learned))) }
+        let curve = RwLock::new(Arc::new((curve, learned)));
+        Self { namespace, settings, since: now, seen: Mutex::new(seen), curve }
     }
 
     /// A node is a member from here on. It may be one that had been declared GONE.
@@ -215,10 +218,7 @@ impl GroupLife {
             seen.awake as f64 + seen.lapsed as f64 * seen.lapses_back() + seen.gaps.expected(&curve, now);
         let mut learned = learned(&curve, &seen);
         drop(seen);
-        if curve.wakes >= WAKES {
-            let lease = Millis::whole(curve.gap(SHARE).as_f64() * MARGIN);
-            learned.asleep_lease = Some(lease.clamp(settings.asleep_min, settings.asleep_max));
-        }
+        learned.asleep_lease = lease(&curve, settings, now.since(self.since));
         *self.curve.write() = Arc::new((curve, learned));
         expected
     }
@@ -249,6 +249,22 @@ impl GroupLife {
         let jittered = Millis::whole(lease.as_f64() * (1.0 - JITTER + 2.0 * JITTER * share));
         jittered.clamp(settings.asleep_min, settings.asleep_max)
     }
+}
+
+/// The lease that a group has taught, if it has. A group that has been watched for a short time shows only its short gaps,
+/// and those that are still asleep look as if they would never wake: until it has been watched for as long as any lease may
+/// last, the lease only grows.
+fn lease(curve: &Curve, settings: &LeaseSettings, watched: Millis) -> Option<Millis> {
+    // A longer one than may be learned was set for a reason.
+    if curve.wakes < WAKES || settings.asleep > settings.asleep_max {
+        return None;
+    }
+    let wanted = match curve.gap(SHARE) {
+        // Gaps above that are not told apart.
+        gap if gap >= LONGEST_GAP => settings.asleep_max,
+        gap => Millis::whole(gap.as_f64() * MARGIN).clamp(settings.asleep_min, settings.asleep_max),
+    };
+    Some(if watched < settings.asleep_max { wanted.max(settings.asleep) } else { wanted })
 }
 
 fn learned(curve: &Curve, seen: &Seen) -> Learned {

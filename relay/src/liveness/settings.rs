@@ -26,7 +26,7 @@ pub struct LeaseSettings {
     /// Lease of a contact inside an invocation. Three times the client's beat, so that two beats may be lost.
     pub awake: Millis,
     /// Lease of a node that said it sleeps, until its group's own gaps are known. Above the longest gap between two
-    /// invocations that is normal.
+    /// invocations that is normal. Above `asleep_max` it stays as it is set.
     pub asleep: Millis,
     /// The learned lease is never shorter. Equal to `asleep_max`: nothing is learned.
     pub asleep_min: Millis,
@@ -44,7 +44,7 @@ impl Default for LeaseSettings {
     fn default() -> Self {
         Self {
             awake: Millis::from_secs(3),
-            asleep: Millis::from_secs(600),
+            asleep: Millis::from_secs(1_800),
             asleep_min: Millis::from_secs(30),
             asleep_max: Millis::from_secs(1_800),
             margin: Millis(500),
@@ -254,8 +254,8 @@ mod tests {
         assert_eq!(settings.when_applied(awake(None, false)), Millis(3_000));
         assert_eq!(settings.when_applied(awake(Some(Millis(100)), false)), Millis(600));
         assert_eq!(settings.when_applied(awake(Some(Millis(60_000)), false)), Millis(3_000));
-        assert_eq!(settings.when_applied(awake(Some(Millis(100)), true)), Millis(600_100));
-        assert_eq!(settings.when_applied(awake(None, true)), Millis(603_000));
+        assert_eq!(settings.when_applied(awake(Some(Millis(100)), true)), Millis(1_800_100));
+        assert_eq!(settings.when_applied(awake(None, true)), Millis(1_803_000));
         assert_eq!(settings.at_once(awake(None, true)), Millis(3_000));
         assert_eq!(settings.at_once(Activity::Asleep), Millis(3_000));
         assert_eq!(settings.at_once(awake(Some(Millis(100)), false)), Millis(600));

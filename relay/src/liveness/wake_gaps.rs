@@ -15,6 +15,8 @@ pub(super) const BUCKETS: usize = 64;
 const FIRST_MS: f64 = 500.0;
 /// Each bucket ends this much later than the one before, so that the last one begins at six hours.
 const RATIO: f64 = 1.187_855;
+/// Gaps above this are one bucket too.
+pub(super) const LONGEST_GAP: Millis = Millis::from_secs(6 * 3_600);
 /// A sleep weighs half as much as one that began this much later.
 const HALF_LIFE: Millis = Millis::from_secs(4 * 3_600);
 /// The exponent at which all weights are scaled down, far below what overflows.

@@ -21,8 +21,11 @@ fn an_awake_node_that_falls_silent_is_suspect_and_gone_after_its_grace() {
 
 #[test]
 fn an_undeclared_freeze_that_is_allowed_lives_for_its_asleep_lease_as_well() {
-    let world =
-        world_with(LeaseSettings { undeclared_freeze: UndeclaredFreeze::Allow, ..LeaseSettings::default() });
+    let world = world_with(LeaseSettings {
+        undeclared_freeze: UndeclaredFreeze::Allow,
+        asleep: Millis::from_secs(600),
+        ..LeaseSettings::default()
+    });
     world.admit(0, KEY);
     assert_eq!(world.due(3_000), [suspect(1)]);
     assert_eq!(world.due(602_900), []);

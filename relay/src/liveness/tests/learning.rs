@@ -51,10 +51,10 @@ impl World {
 
 #[test]
 fn a_group_that_wakes_each_minute_is_granted_little_more_than_that() {
-    let (world, end) = taught(LeaseSettings::default(), 20, 10, |node, round| 55 + (node + round) % 10);
+    let (world, end) = taught(LeaseSettings::default(), 20, 40, |node, round| 55 + (node + round) % 10);
     let learned = world.learned();
     assert!((50_000..70_000).contains(&learned.gap_p50.0), "{learned:?}");
-    let lease = learned.asleep_lease.expect("two hundred wakes are enough");
+    let lease = learned.asleep_lease.expect("eight hundred wakes are enough");
     assert!((80_000..120_000).contains(&lease.0), "{lease:?}");
     let one = world.sleep_of(end + 1, LeaseKey { namespace: 1, node: spread(0) }, 1_000);
     let other = world.sleep_of(end + 1, LeaseKey { namespace: 1, node: spread(19) }, 1_000);
@@ -67,21 +67,42 @@ fn a_group_that_wakes_each_minute_is_granted_little_more_than_that() {
 #[test]
 fn the_learned_lease_stays_within_its_bounds() {
     let bounds = LeaseSettings {
+        asleep: Millis::from_secs(45),
         asleep_min: Millis::from_secs(40),
         asleep_max: Millis::from_secs(50),
         ..Default::default()
     };
-    let (quick, _) = taught(bounds, 30, 10, |_, _| 1);
+    let (quick, _) = taught(bounds, 10, 60, |_, _| 1);
     assert_eq!(quick.learned().asleep_lease, Some(Millis::from_secs(40)));
     let (slow, _) = taught(bounds, 10, 10, |_, _| 500);
     assert_eq!(slow.learned().asleep_lease, Some(Millis::from_secs(50)));
 }
 
 #[test]
+fn a_group_that_has_not_been_watched_for_long_is_granted_no_less_for_it() {
+    // Most of them wake within a minute, but those that sleep for long are not back yet.
+    let settings = LeaseSettings::default();
+    let (world, end) = taught(settings, 20, 10, |node, _| if node < 18 { 5 } else { 120 });
+    assert!(end < settings.asleep_max.0);
+    assert_eq!(world.learned().asleep_lease, Some(settings.asleep));
+    let (world, _) = taught(settings, 20, 400, |_, _| 5);
+    assert!(world.learned().asleep_lease < Some(Millis::from_secs(60)), "{:?}", world.learned());
+}
+
+#[test]
+fn a_lease_that_is_set_above_what_may_be_learned_stays() {
+    let daily = LeaseSettings { asleep: Millis::from_secs(86_400), ..LeaseSettings::default() };
+    let (world, end) = taught(daily, 10, 500, |_, _| 5);
+    assert_eq!(world.learned().asleep_lease, None);
+    let granted = world.sleep_of(end + 1, LeaseKey { namespace: 1, node: spread(0) }, 10_000);
+    assert_eq!(granted, Millis::from_secs(86_400));
+}
+
+#[test]
 fn some_wakes_teach_nothing_yet() {
     let (world, end) = taught(LeaseSettings::default(), 2, 5, |_, _| 5);
     assert_eq!(world.learned().asleep_lease, None);
-    assert_eq!(world.sleep_of(end + 1, LeaseKey { namespace: 1, node: spread(0) }, 100), Millis(600_000));
+    assert_eq!(world.sleep_of(end + 1, LeaseKey { namespace: 1, node: spread(0) }, 100), Millis(1_800_000));
 }
 
 #[test]

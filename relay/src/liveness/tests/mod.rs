@@ -30,7 +30,7 @@ fn world_with(settings: LeaseSettings) -> World {
 
 /// One member, admitted at 0 with beat 1 and the usual leases: 3 s awake, 600 s asleep, 5 s of grace.
 fn world() -> World {
-    let world = world_with(LeaseSettings::default());
+    let world = world_with(LeaseSettings { asleep: Millis::from_secs(600), ..LeaseSettings::default() });
     world.admit(0, KEY);
     world
 }
