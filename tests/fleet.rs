@@ -19,8 +19,10 @@ const SCALE: Scale = Scale { nodes: 1_000, seed: 7 };
 #[test]
 fn a_declared_sleep_kills_nobody_and_a_short_lease_kills_many() -> Tested {
     let cycles = 10_000;
-    // A lease that is set, from the first minute on, and a learned one once an hour has taught it.
-    for (leases, warm_up) in [(patient_leases(), 0), (LeaseSettings::default(), 60)] {
+    // A lease that is set, and learned ones: from the first minute on, and once an hour has taught them.
+    for (leases, warm_up) in
+        [(patient_leases(), 0), (LeaseSettings::default(), 0), (LeaseSettings::default(), 60)]
+    {
         let mut dormouse = Dormouse::new(leases, 1)?;
         let outcome = declared_sleep(SCALE, cycles, warm_up, &mut dormouse);
         assert!(outcome.total().freezes >= 10_000, "{:?}", outcome.total());
