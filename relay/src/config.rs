@@ -114,7 +114,7 @@ impl Default for Config {
 pub enum Broker {
     /// A file in `data_dir`.
     Embedded,
-    /// A stream of NATS JetStream.
+    /// A stream of NATS `JetStream`.
     Nats(Address),
 }
 

@@ -13,10 +13,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use dormouse_relay::log::{
-    Appended, Batch, Durability, Health, Log, LogError, LogReader, Position, ReadError, RecordId, Rejection,
-    SnapshotId, StoredFrame, contract,
-    nats::{Address, Nats, OpenError, Options},
+use dormouse_relay::{
+    config::Config,
+    log::{
+        Appended, Batch, Durability, Health, Log, LogError, LogReader, Position, ReadError, RecordId,
+        Rejection, SnapshotId, StoredFrame, contract,
+        nats::{Address, Nats, OpenError, Options},
+    },
+    relay::Relay,
 };
 use tokio::time::{sleep, timeout};
 
@@ -342,4 +346,22 @@ async fn a_full_stream_refuses_and_takes_frames_again_when_it_was_truncated() {
     let counter = newer.record_id.counter + 1;
     assert_eq!(append(&log, counter).await, Some(newer.position.next()));
     assert_eq!(log.health(), Health::Serving);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_goes_on_from_what_it_left_on_nats() {
+    let Some(mut server) = NatsServer::start(Release::Current, Settings::default()) else { return };
+    let mut revisions = Vec::new();
+    for _ in 0..2 {
+        let log = Arc::new(open(server.address("relay")).await);
+        let started = Relay::start(Config::default(), log).await.expect("the relay starts");
+        revisions.push(started.relay.sequencer.read().fold.revision());
+        started.stop().await;
+        server.stop();
+        server.run();
+    }
+    let log = open(server.address("relay")).await;
+    assert!(revisions[0] < revisions[1], "the second session knows of the first: {revisions:?}");
+    assert_eq!(log.barrier().await, Ok(Some(Position(2))), "each session has opened itself, once");
+    assert_eq!(log.newest_snapshots().await.expect("snapshots").len(), 2, "and left a snapshot");
 }

@@ -84,7 +84,7 @@ fn parse(text: &str) -> Option<Address> {
         match option.split_once('=')? {
             ("replicas", number @ ("1" | "3" | "5")) => address.replicas = number.parse().ok()?,
             ("monitor", hosts) => {
-                address.monitors = hosts.split(',').map(parse_monitor).collect::<Option<_>>()?
+                address.monitors = hosts.split(',').map(parse_monitor).collect::<Option<_>>()?;
             }
             _ => return None,
         }

@@ -1,4 +1,4 @@
-//! The log on NATS JetStream: one stream, one message per frame, a message's sequence number as its position.
+//! The log on NATS `JetStream`: one stream, one message per frame, a message's sequence number as its position.
 //!
 //! | | where |
 //! |---|---|
@@ -168,7 +168,11 @@ fn max_frame_bytes(max_payload: usize, address: &Address, options: &Options) -> 
     if max_payload < needed {
         return Err(OpenError::SmallMessages { address: address.to_string(), max_payload, needed });
     }
-    Ok(options.max_frame_bytes.min(max_payload - MESSAGE_OVERHEAD))
+    let fits = max_payload - MESSAGE_OVERHEAD;
+    if fits < options.max_frame_bytes {
+        tracing::warn!(%address, bytes = fits, "larger pushes are refused; the server's max_payload decides");
+    }
+    Ok(options.max_frame_bytes.min(fits))
 }
 
 impl Log for Nats {

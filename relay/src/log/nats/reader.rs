@@ -50,7 +50,7 @@ struct Feed {
 
 /// What was heard of a feed.
 enum Heard {
-    Message(Message),
+    Message(Box<Message>),
     PullEnded,
     /// The consumer is gone.
     Refused(String),
@@ -132,7 +132,7 @@ impl NatsReader {
             _ = self.link.changed() => Heard::Broken,
         };
         match heard {
-            Heard::Message(first) => self.take(first),
+            Heard::Message(first) => self.take(*first),
             Heard::PullEnded => {
                 feed.pull = pull(&feed.consumer).await?;
                 Ok(None)
@@ -292,7 +292,7 @@ async fn pull(consumer: &Consumer<Config>) -> Result<Pull, LogError> {
 
 async fn hear(pull: &mut Pull) -> Heard {
     match timeout(SILENCE, pull.next()).await {
-        Ok(Some(Ok(message))) => Heard::Message(message),
+        Ok(Some(Ok(message))) => Heard::Message(Box::new(message)),
         Ok(Some(Err(error))) => Heard::Refused(error.to_string()),
         Ok(None) => Heard::PullEnded,
         Err(_) => Heard::Silence,

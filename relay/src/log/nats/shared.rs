@@ -180,7 +180,6 @@ fn is_no_message(error: &async_nats::jetstream::Error) -> bool {
     error.error_code() == async_nats::jetstream::ErrorCode::NO_MESSAGE_FOUND
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err everywhere")]
 pub(super) fn failed(error: impl std::error::Error) -> LogError {
     let mut text = error.to_string();
     let mut source = error.source();

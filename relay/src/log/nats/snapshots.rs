@@ -1,4 +1,4 @@
-//! Snapshots in the JetStream object store, one object each, in a bucket beside the log.
+//! Snapshots in the `JetStream` object store, one object each, in a bucket beside the log.
 //!
 //! An object becomes visible by the message that describes it, which is published when all of its chunks are
 //! acknowledged. Objects are listed by asking the bucket's stream for those messages one by one; the library's own
