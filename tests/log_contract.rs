@@ -1,5 +1,10 @@
 //! Every log keeps the same contract.
 
+#[path = "log_contract/nats.rs"]
+mod nats;
+#[path = "brokers/nats.rs"]
+mod nats_server;
+
 use std::sync::{Arc, Mutex};
 
 use dormouse_relay::log::{

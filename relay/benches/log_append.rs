@@ -1,8 +1,13 @@
-//! How fast the embedded log commits, on the disk of the temporary directory.
+//! How fast the logs commit, on the disk of the temporary directory.
 //!
 //! Run with `TMPDIR=/where/the/disk/is cargo bench -p dormouse-relay --bench log_append`. Prints one `name value
-//! unit` per line; takes less than 15 seconds.
+//! unit` per line; takes less than 20 seconds. The lines of NATS need the servers of `tests/brokers/install`; `default`
+//! acknowledges from the page cache, `always` syncs each frame.
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
+
+#[path = "../../tests/brokers/nats.rs"]
+#[expect(dead_code, reason = "a bench kills and wipes nothing")]
+mod nats_server;
 
 use std::fs::File;
 use std::io::Write;
@@ -11,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dormouse_relay::log::embedded::{Embedded, Options};
+use dormouse_relay::log::nats::{self, Nats};
 use dormouse_relay::log::{Appended, Log, Position, RecordId};
+use nats_server::{NatsServer, Release, Settings};
 
 const PERIOD: Duration = Duration::from_millis(1_500);
 
@@ -31,6 +38,28 @@ async fn main() {
     for (name, recent_bytes) in [("memory", 8 << 20), ("database", 0)] {
         println!("log_append_to_read_via_{name}_p50_us {} us", append_to_read(recent_bytes).await);
     }
+    nats("default", Settings::default()).await;
+    nats("always", Settings { jetstream: "sync_interval: always", ..Settings::default() }).await;
+}
+
+/// One frame of 16 KiB after the other, as the sequencer appends them.
+async fn nats(name: &str, settings: Settings) {
+    let Some(server) = NatsServer::start(Release::Current, settings) else { return };
+    let log = Nats::open(server.address("bench"), nats::Options::default()).await.expect("the log opens");
+    let log = Arc::new(log);
+    let started = Instant::now();
+    let mut latencies = writer(Arc::clone(&log), 1, Bytes::from(vec![7; 16 << 10])).await;
+    let per_s = latencies.len() as f64 / started.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    println!("log_nats_{name}_frames_per_s {per_s:.0} 1/s");
+    println!("log_nats_{name}_p50_us {} us", latencies[latencies.len() / 2]);
+    println!("log_nats_{name}_p99_us {} us", latencies[latencies.len() * 99 / 100]);
+    let (started, mut read) = (Instant::now(), 0);
+    let mut reader = log.read(Position::FIRST);
+    while read < latencies.len() {
+        read += reader.next_batch().await.expect("frames").frames.len();
+    }
+    println!("log_nats_{name}_replay_frames_per_s {:.0} 1/s", read as f64 / started.elapsed().as_secs_f64());
 }
 
 /// The mean of appending 512 bytes to a file and syncing it: what the disk itself takes.
@@ -64,7 +93,7 @@ async fn append(in_flight: u64, frame_bytes: usize) -> (f64, u128, u128) {
     (per_s, latencies[latencies.len() / 2], latencies[latencies.len() * 99 / 100])
 }
 
-async fn writer(log: Arc<Embedded>, session: u64, frame: Bytes) -> Vec<u128> {
+async fn writer<L: Log>(log: Arc<L>, session: u64, frame: Bytes) -> Vec<u128> {
     let (started, mut latencies) = (Instant::now(), Vec::new());
     while started.elapsed() < PERIOD {
         let called = Instant::now();

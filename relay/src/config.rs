@@ -29,7 +29,7 @@ pub use floors::FloorSettings;
 
 use crate::{
     liveness::{LeasePolicy, LeaseSettings, LeaseSettingsError},
-    log::Durability,
+    log::{Durability, nats::Address},
 };
 
 /// Where the file is looked for when `DORMOUSE_CONFIG` does not say.
@@ -110,10 +110,12 @@ impl Default for Config {
 }
 
 /// Which log holds everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Broker {
     /// A file in `data_dir`.
     Embedded,
+    /// A stream of NATS `JetStream`.
+    Nats(Address),
 }
 
 impl FromStr for Broker {
@@ -122,10 +124,11 @@ impl FromStr for Broker {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "embedded" => Ok(Self::Embedded),
-            _ if text.starts_with("nats://") || text.starts_with("amqp://") => {
-                Err("\"embedded\": this build has the embedded log only".to_owned())
+            _ if text.starts_with("nats://") || text.starts_with("tls://") => text.parse().map(Self::Nats),
+            _ if text.starts_with("amqp://") => {
+                Err("\"embedded\" or nats://...: this build has no log on RabbitMQ".to_owned())
             }
-            _ => Err("\"embedded\"".to_owned()),
+            _ => Err("\"embedded\" or nats://...".to_owned()),
         }
     }
 }
@@ -134,6 +137,7 @@ impl fmt::Display for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded => f.write_str("embedded"),
+            Self::Nats(address) => address.fmt(f),
         }
     }
 }

@@ -4,11 +4,12 @@ use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use dormouse_relay::{
     admin,
-    config::Config,
+    config::{Broker, Config},
     grpc,
     log::{
-        Log as _,
-        embedded::{Embedded, Options},
+        Log,
+        embedded::{self, Embedded},
+        nats::{self, Nats},
     },
     relay::{Relay, Started},
     telemetry,
@@ -49,10 +50,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let log = open_log(&config).await?;
     let listener = bind(config.listen, "DORMOUSE_LISTEN").await?;
     let admin_listener = bind(config.admin_listen, "DORMOUSE_ADMIN_LISTEN").await?;
-    println!("dormouse-relay {}: embedded log in {}", env!("CARGO_PKG_VERSION"), config.data_dir.display());
+    println!("dormouse-relay {}: {}", env!("CARGO_PKG_VERSION"), where_the_log_is(&config, &*log).await?);
     println!("serving on {}, admin on http://{}", listener.local_addr()?, admin_listener.local_addr()?);
 
-    let started = Relay::start(config, Arc::new(log)).await?;
+    let started = Relay::start(config, log).await?;
     let (stop, stopping) = watch::channel(false);
     let admin = tokio::spawn(admin::serve(
         admin_listener,
@@ -93,15 +94,34 @@ async fn finish<A, B>(
     Ok(())
 }
 
-async fn open_log(config: &Config) -> Result<Embedded, Box<dyn Error>> {
-    let dir = config.data_dir.clone();
-    let options = Options { max_frame_bytes: FRAME_MAX, ..Options::default() };
-    let log = tokio::task::spawn_blocking(move || Embedded::open(dir, options)).await??;
+async fn open_log(config: &Config) -> Result<Arc<dyn Log>, Box<dyn Error>> {
+    let log: Arc<dyn Log> = match &config.broker {
+        Broker::Embedded => {
+            let dir = config.data_dir.clone();
+            let options = embedded::Options { max_frame_bytes: FRAME_MAX, ..embedded::Options::default() };
+            Arc::new(tokio::task::spawn_blocking(move || Embedded::open(dir, options)).await??)
+        }
+        Broker::Nats(address) => {
+            let options = nats::Options { max_frame_bytes: FRAME_MAX, ..nats::Options::default() };
+            Arc::new(Nats::open(address.clone(), options).await?)
+        }
+    };
     let has = log.info().await?.durability;
     if let Some(wanted) = config.durability.filter(|wanted| has < *wanted) {
         return Err(format!("DORMOUSE_DURABILITY asks for {wanted:?}, this log gives {has:?}").into());
     }
     Ok(log)
+}
+
+/// What the first line of output says.
+async fn where_the_log_is(config: &Config, log: &dyn Log) -> Result<String, Box<dyn Error>> {
+    Ok(match &config.broker {
+        Broker::Embedded => format!("embedded log in {}", config.data_dir.display()),
+        Broker::Nats(_) => {
+            let info = log.info().await?;
+            format!("log {} on {}, durability {:?}", info.log_id, config.broker, info.durability)
+        }
+    })
 }
 
 async fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Box<dyn Error>> {

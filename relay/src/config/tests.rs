@@ -265,9 +265,26 @@ fn a_value_outside_its_limits_is_refused_with_them() {
 }
 
 #[test]
-fn a_broker_of_another_build_is_named_without_its_password() {
+fn a_broker_that_is_refused_is_named_without_its_password() {
     assert_eq!(
-        refusal(&[("DORMOUSE_BROKER", "nats://user:secret@host")], ""),
-        "DORMOUSE_BROKER = nats://...: must be \"embedded\": this build has the embedded log only"
+        refusal(&[("DORMOUSE_BROKER", "amqp://user:secret@host")], ""),
+        "DORMOUSE_BROKER = amqp://...: must be \"embedded\" or nats://...: this build has no log on RabbitMQ"
     );
+    let refused = refusal(&[("DORMOUSE_BROKER", "nats://user:secret@host/a/b")], "");
+    assert!(
+        refused.starts_with("DORMOUSE_BROKER = nats://...: must be nats://[user:password@]host"),
+        "{refused}"
+    );
+    assert_eq!(
+        refusal(&[("DORMOUSE_BROKER", "redis")], ""),
+        "DORMOUSE_BROKER = \"redis\": must be \"embedded\" or nats://..."
+    );
+}
+
+#[test]
+fn a_broker_is_shown_without_its_password() {
+    let env = [("DORMOUSE_BROKER".to_owned(), "nats://user:secret@host/fleet".to_owned())];
+    let config = Config::from_sources(env, None).expect("an address");
+    assert_eq!(config.broker.to_string(), "nats://host:4222/fleet");
+    assert!(!format!("{config:?}").contains("secret"));
 }

@@ -17,6 +17,7 @@ pub mod embedded;
 pub mod faults;
 #[cfg(any(test, feature = "test-instruments"))]
 pub mod memory;
+pub mod nats;
 
 use std::pin::Pin;
 use std::sync::Arc;

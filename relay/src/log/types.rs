@@ -141,6 +141,8 @@ pub enum Health {
     Serving,
     /// There is no room; reading goes on.
     StoreFull,
+    /// It cannot be reached. That may pass by itself, and appends wait for it meanwhile; the text says why.
+    Unreachable(String),
     /// It does not until it is opened again; the text says why. What was committed may still be readable.
     Failed(String),
     /// It was closed.

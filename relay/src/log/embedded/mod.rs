@@ -188,7 +188,7 @@ impl Log for Embedded {
         Box::pin(async move {
             match self.shared.health() {
                 Health::Closed => Err(LogError::Closed),
-                Health::Failed(why) => Err(LogError::Failed(why)),
+                Health::Failed(why) | Health::Unreachable(why) => Err(LogError::Failed(why)),
                 Health::Serving | Health::StoreFull => Ok(self.shared.edges().tail),
             }
         })
