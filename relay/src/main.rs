@@ -108,7 +108,14 @@ async fn open_log(config: &Config) -> Result<Arc<dyn Log>, Box<dyn Error>> {
     };
     let has = log.info().await?.durability;
     if let Some(wanted) = config.durability.filter(|wanted| has < *wanted) {
-        return Err(format!("DORMOUSE_DURABILITY asks for {wanted:?}, this log gives {has:?}").into());
+        let way = match &config.broker {
+            Broker::Embedded => "",
+            Broker::Nats(_) => {
+                "; a NATS server syncs with `sync_interval: always` (from 2.10 on) and says so on its monitoring port, \
+                 to be named in DORMOUSE_BROKER as ?monitor=HOST:PORT"
+            }
+        };
+        return Err(format!("DORMOUSE_DURABILITY asks for {wanted:?}, this log gives {has:?}{way}").into());
     }
     Ok(log)
 }

@@ -153,7 +153,7 @@ async fn connect(
 fn note(state: &watch::Sender<LinkState>, number: u64, event: &Event) {
     let up = match event {
         Event::Connected => true,
-        Event::Disconnected | Event::Closed => false,
+        Event::Disconnected => false,
         other => return tracing::debug!(event = %other, "the broker's client"),
     };
     state.send_if_modified(|state| {
