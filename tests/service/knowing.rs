@@ -1,6 +1,6 @@
 //! What anybody can ask of who is alive, and the numbers behind the answers.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, error::Error, sync::Arc, time::Duration};
 
 use dormouse_proto::wire::v1::{self, relay_info::Condition};
 use dormouse_relay::{
@@ -190,5 +190,29 @@ async fn when_very_many_fall_silent_at_once_watchers_hear_of_it_once_and_nobody_
     assert_eq!(lost, 1);
     let page = get(&served.admin_url, "/metrics").await?;
     assert!(page.contains("dormouse_mass_losses_total 1\n"), "{page}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watch_from_a_revision_that_this_log_never_gave_out_begins_with_everybody() -> Outcome {
+    let served = Served::default().await?;
+    let mut there = BTreeSet::new();
+    for name in 1..4 {
+        let mut caller = Caller::new(&served, name).await;
+        caller.wake().await?;
+        there.insert(caller.identity.node_id);
+    }
+    let request = v1::WatchMembersRequest { after_revision: Some(5), ..Default::default() };
+    let mut watch = served.membership().await.watch_members(request).await?.into_inner();
+    let first = timeout(PATIENCE, watch.next()).await?.expect("the stream goes on")?;
+    assert!(first.restart && first.caught_up, "{first:?}");
+    let joined = first.events.into_iter().map(|it| (it.kind(), it.member.expect("a member").node_id));
+    let expected = there.into_iter().map(|node| (v1::member_event::Kind::Joined, node));
+    assert_eq!(joined.collect::<BTreeSet<_>>(), expected.collect());
+    // From the revision that it was told, it goes on without a restart.
+    let request = v1::WatchMembersRequest { after_revision: Some(first.revision), ..Default::default() };
+    let mut watch = served.membership().await.watch_members(request).await?.into_inner();
+    let next = timeout(PATIENCE, watch.next()).await?.expect("the stream goes on")?;
+    assert!(!next.restart && next.events.is_empty(), "{next:?}");
     Ok(())
 }

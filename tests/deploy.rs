@@ -1,0 +1,58 @@
+//! What stands in `deploy/`, held against the relay: its settings, its ports and pages, its metrics, and what it says.
+//!
+//! These files are read by other programs on other machines, so nothing that the compiler sees would notice when a
+//! setting, a path or a metric gets another name.
+
+#[path = "deploy/alerts.rs"]
+mod alerts;
+#[path = "deploy/containers.rs"]
+mod containers;
+#[path = "deploy/files.rs"]
+mod files;
+#[path = "deploy/manual.rs"]
+mod manual;
+#[path = "deploy/pages.rs"]
+mod pages;
+#[path = "deploy/unit.rs"]
+mod unit;
+
+use std::process::Command;
+
+use files::{documents, names, relay_with, text, words_with};
+
+/// Runs a checking program. `None`: it is not installed, which is said.
+fn checked_by(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
+    match Command::new(program).args(arguments).output() {
+        Ok(output) => {
+            let said = [output.stdout, output.stderr].concat();
+            Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+        }
+        Err(error) => {
+            eprintln!("skipped: `{program}` would look at this too, if it were installed ({error})");
+            None
+        }
+    }
+}
+
+#[test]
+fn every_yaml_file_parses() {
+    let yaml = |name: &String| name.ends_with(".yaml") || name.ends_with(".yml");
+    let parsed: usize = names("deploy").into_iter().filter(yaml).map(|name| documents(&name).len()).sum();
+    assert!(parsed >= 8, "only {parsed} documents");
+}
+
+#[test]
+fn every_variable_in_these_files_is_one_that_the_relay_knows() {
+    // An empty variable counts as not set, but its name has to be known.
+    let is_known = |name: &str| relay_with([(name, "")]).is_ok();
+    assert!(!is_known("DORMOUSE_LISTN"));
+    let mut found = 0;
+    for file in names("deploy") {
+        // The beginning alone is no variable: a comment tells of it.
+        for name in words_with(&text(&file), "DORMOUSE_").into_iter().filter(|name| name != "DORMOUSE_") {
+            assert!(is_known(&name), "{file}: {name}");
+            found += 1;
+        }
+    }
+    assert!(found >= 20, "only {found} names");
+}
