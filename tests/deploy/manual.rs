@@ -27,7 +27,7 @@ fn refusal(variables: &[(&str, &str)], file: &str) -> String {
 
 #[test]
 fn the_manual_knows_why_settings_are_refused() {
-    let floors: String = (0..65).map(|nth| format!("[floor.f{nth}]\nminimum = 1\n")).collect();
+    let floors = (0..65).map(|nth| format!("[floor.f{nth}]\nminimum = 1\n")).collect::<Vec<_>>().concat();
     for (variables, file, words) in [
         (&[("DORMOUSE_LISTN", "127.0.0.1:1")][..], "", "is no setting of the relay; did you mean "),
         (&[("DORMOUSE_QUEUE_MAX", "0")][..], "", "must be "),
