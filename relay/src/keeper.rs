@@ -157,7 +157,7 @@ impl Keeper {
 
     /// What a node of this group is promised once the log has told of its contact.
     pub fn lease_of(&self, key: LeaseKey, group: &Group, activity: Activity) -> Millis {
-        self.leases.grants(self.clock.now(), key, group, activity).1
+        self.leases.grant(key, group, activity)
     }
 
     /// The leases of a group as they are set.

@@ -1,7 +1,7 @@
 //! Why a member is taken for what it is: one sentence for a person, and the numbers behind it.
 
 use dormouse_proto::{
-    ids::{Group, Namespace, NodeId},
+    ids::Group,
     wire::v1::{self, explain_member_response::Fact, member::GoneReason},
 };
 
@@ -35,7 +35,7 @@ impl Service {
             (Some(lease), None) => self.of_live(&member, lease, &settings, key.namespace, &entry.group),
             (None, None) => "SUSPECT: this relay has just learned of it and knows no lease yet".to_owned(),
         };
-        let facts = self.facts(fold, &namespace, node, lease.as_ref());
+        let facts = self.facts(fold, key.namespace, &entry.group, lease.as_ref());
         Ok(v1::ExplainMemberResponse { member: Some(member), summary, facts })
     }
 
@@ -104,13 +104,7 @@ impl Service {
         }
     }
 
-    fn facts(
-        &self,
-        fold: &Fold,
-        namespace: &Namespace,
-        node: NodeId,
-        lease: Option<&LeaseView>,
-    ) -> Vec<Fact> {
+    fn facts(&self, fold: &Fold, namespace: u32, group: &Group, lease: Option<&LeaseView>) -> Vec<Fact> {
         let mut facts = Facts::default();
         if let Some(lease) = lease {
             facts.add("p_alive", format!("{:.4}", lease.p_alive));
@@ -122,24 +116,19 @@ impl Service {
             facts.add("records_behind", fold.records_after(lease.head));
         }
         let keeper = &self.relay.keeper;
-        if let Some((number, (_, entry))) =
-            fold.namespace(namespace).and_then(|view| Some((view.number(), view.roster_entry(node)?)))
-        {
-            let settings = keeper.settings_of(&entry.group);
-            facts.add("awake_lease_ms", settings.awake.0);
-            facts.add("suspect_grace_ms", settings.suspect_grace.0);
-            let allow = settings.undeclared_freeze == UndeclaredFreeze::Allow;
-            facts.add("undeclared_freeze", if allow { "allow" } else { "deny" });
-            if let Some(learned) = keeper.learned(number, &entry.group) {
-                let lease = learned.asleep_lease.unwrap_or(settings.asleep);
-                facts.add("group_asleep_lease_ms", lease.0);
-                facts.add("group_asleep_lease_is_learned", learned.asleep_lease.is_some());
-                facts.add("group_wakes", format!("{:.1}", learned.wakes));
-                facts.add("group_wake_gap_p50_ms", learned.gap_p50.0);
-                facts.add("group_wake_gap_p99_ms", learned.gap_p99.0);
-                facts.add("group_deaths_per_sleep", format!("{:.5}", learned.deaths));
-                facts.add("group_lapses_heard_of_again", format!("{:.3}", learned.lapses_back));
-            }
+        let settings = keeper.settings_of(group);
+        facts.add("awake_lease_ms", settings.awake.0);
+        facts.add("suspect_grace_ms", settings.suspect_grace.0);
+        let allow = settings.undeclared_freeze == UndeclaredFreeze::Allow;
+        facts.add("undeclared_freeze", if allow { "allow" } else { "deny" });
+        if let Some(learned) = keeper.learned(namespace, group) {
+            facts.add("group_asleep_lease_ms", learned.asleep_lease.unwrap_or(settings.asleep).0);
+            facts.add("group_asleep_lease_is_learned", learned.asleep_lease.is_some());
+            facts.add("group_wakes", format!("{:.1}", learned.wakes));
+            facts.add("group_wake_gap_p50_ms", learned.gap_p50.0);
+            facts.add("group_wake_gap_p99_ms", learned.gap_p99.0);
+            facts.add("group_deaths_per_sleep", format!("{:.5}", learned.deaths));
+            facts.add("group_lapses_heard_of_again", format!("{:.3}", learned.lapses_back));
         }
         facts.add("awake_lease_percent", keeper.lease_percent());
         facts.add("expiry_held", keeper.expiry_held());

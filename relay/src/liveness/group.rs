@@ -21,9 +21,9 @@ const MARGIN: f64 = 1.5;
 const WAKES: f64 = 30.0;
 /// Up to a tenth more or less, so that what fell asleep together does not lapse together.
 const JITTER: f64 = 0.1;
-/// How long a node that was declared GONE is waited for: as long as its tombstone lives.
+/// How long a node that was declared GONE is waited for: as long as its tombstone lives, unless that was set otherwise.
 const MISSING: Millis = Millis::from_secs(3_600);
-/// Nodes that are waited for, per group.
+/// Absences that are waited for, per group.
 const MISSING_MAX: usize = 65_536;
 /// A lapse weighs this much less after the next one, so that about the last thousand count.
 const LAPSE_FADE: f64 = 0.999;
@@ -150,7 +150,7 @@ impl Seen {
     /// Gives up on those that nobody would recognise any more.
     fn give_up(&mut self, now: Timestamp) {
         while let Some((since, node)) = self.missing_since.front().copied() {
-            if now.since(since) < MISSING && self.missing.len() <= MISSING_MAX {
+            if now.since(since) < MISSING && self.missing_since.len() <= MISSING_MAX {
                 return;
             }
             self.missing_since.pop_front();
@@ -255,8 +255,7 @@ impl GroupLife {
 /// and those that are still asleep look as if they would never wake: until it has been watched for as long as any lease may
 /// last, the lease only grows.
 fn lease(curve: &Curve, settings: &LeaseSettings, watched: Millis) -> Option<Millis> {
-    // A longer one than may be learned was set for a reason.
-    if curve.wakes < WAKES || settings.asleep > settings.asleep_max {
+    if curve.wakes < WAKES {
         return None;
     }
     let wanted = match curve.gap(SHARE) {

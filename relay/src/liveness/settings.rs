@@ -26,11 +26,11 @@ pub struct LeaseSettings {
     /// Lease of a contact inside an invocation. Three times the client's beat, so that two beats may be lost.
     pub awake: Millis,
     /// Lease of a node that said it sleeps, until its group's own gaps are known. Above the longest gap between two
-    /// invocations that is normal. Above `asleep_max` it stays as it is set.
+    /// invocations that is normal.
     pub asleep: Millis,
-    /// The learned lease is never shorter. Equal to `asleep_max`: nothing is learned.
+    /// The learned lease is never shorter. Equal to `asleep` and `asleep_max`: nothing is learned.
     pub asleep_min: Millis,
-    /// The learned lease is never longer: what a node that died asleep is believed to live at the most.
+    /// No asleep lease is longer: what a node that died asleep is believed to live at the most.
     pub asleep_max: Millis,
     /// Added to an invocation's own remaining time: what its last answer may take on the way.
     pub margin: Millis,
@@ -85,6 +85,16 @@ pub enum LeaseSettingsError {
         /// The upper one.
         most: Millis,
     },
+    /// A first lease that could never be learned.
+    #[error("{whose}: the asleep lease is {asleep}, but must not be longer than the longest one, {longest}")]
+    AsleepAboveLongest {
+        /// The defaults or a group.
+        whose: String,
+        /// What was asked for.
+        asleep: Millis,
+        /// The longest one.
+        longest: Millis,
+    },
     /// A length beyond all reason.
     #[error("{whose}: {what} is {length}, but must be at most {LONGEST}")]
     TooLong {
@@ -116,6 +126,13 @@ impl LeaseSettings {
                 whose: whose(),
                 least: asleep_min,
                 most: asleep_max,
+            });
+        }
+        if asleep > asleep_max {
+            return Err(LeaseSettingsError::AsleepAboveLongest {
+                whose: whose(),
+                asleep,
+                longest: asleep_max,
             });
         }
         let lengths = [
@@ -223,6 +240,14 @@ mod tests {
         assert_eq!(
             refusal(LeaseSettings { asleep: Millis(2_999), ..usual }),
             "the default leases: the asleep lease is 2999 ms, but must not be shorter than the awake lease, 3000 ms"
+        );
+        assert_eq!(
+            refusal(LeaseSettings { asleep_max: Millis::from_secs(600), ..usual }),
+            "the default leases: the asleep lease is 1800000 ms, but must not be longer than the longest one, 600000 ms"
+        );
+        assert_eq!(
+            refusal(LeaseSettings { asleep_min: Millis::from_secs(1_801), ..usual }),
+            "the default leases: the learned asleep lease is at least 1801000 ms, but at most 1800000 ms"
         );
         assert_eq!(
             refusal(LeaseSettings { margin: Millis::from_secs(90_000), ..usual }),

@@ -328,16 +328,16 @@ impl LeaseTable {
         self.lives.get(&(namespace, group.clone())).map(|life| life.learned())
     }
 
-    /// What a member of this group is granted now: at once, and once the log has told of its contact.
-    pub fn grants(
-        &self,
-        now: Timestamp,
-        key: LeaseKey,
-        group: &Group,
-        activity: Activity,
-    ) -> (Millis, Millis) {
-        let settings = self.settings(&self.life(now, key.namespace, group), key);
-        (settings.at_once(activity), settings.when_applied(activity))
+    /// What a node of this group is granted now, once the log has told of its contact.
+    pub fn grant(&self, key: LeaseKey, group: &Group, activity: Activity) -> Millis {
+        let settings = match self.lives.get(&(key.namespace, group.clone())) {
+            Some(life) => self.settings(&life, key),
+            None => {
+                let settings = self.policy.of(group);
+                settings.with(settings.asleep, self.percent())
+            }
+        };
+        settings.when_applied(activity)
     }
 
     /// This relay looked at its leases so much later than it wanted to. Answers the percentage of the usual that awake

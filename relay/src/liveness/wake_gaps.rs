@@ -1,9 +1,9 @@
 //! What the sleeps of a group have taught: how long its members stay away, and how many never come back.
 //!
 //! Deaths are never seen, only absences. So the curve is a Kaplan-Meier estimate with a plateau: each sleep that ended
-//! in a wake counts as an event at its length, each that is still going on (or was given up) only says that it was
-//! longer than that, and what the curve never falls below is the share that died. Every sleep is weighted by when it
-//! began, so events and what they are measured against fade alike.
+//! in a wake counts as an event at its length, each that is still going on only says that it was longer than that, one
+//! that nobody waits for any more never ends, and what the curve never falls below is the share that died. Every sleep
+//! is weighted by when it began, so events and what they are measured against fade alike.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) const BUCKETS: usize = 64;
 /// Gaps below this are one bucket.
 const FIRST_MS: f64 = 500.0;
 /// Each bucket ends this much later than the one before, so that the last one begins at six hours.
-const RATIO: f64 = 1.187_855;
+const RATIO: f64 = 1.187_86;
 /// Gaps above this are one bucket too.
 pub(super) const LONGEST_GAP: Millis = Millis::from_secs(6 * 3_600);
 /// A sleep weighs half as much as one that began this much later.

@@ -21,6 +21,8 @@
 mod churn;
 mod load;
 mod mass;
+#[path = "../part.rs"]
+mod part;
 mod pause;
 mod quiet;
 #[path = "../../processes/relay.rs"]
@@ -31,6 +33,7 @@ mod usage;
 use std::time::Duration;
 
 use cap::Cap;
+use part::part;
 
 /// Counts what is allocated, for the bytes of a lease.
 #[global_allocator]
@@ -46,17 +49,6 @@ fn main() {
         part("churn", churn::churn()).await;
         part("idle", quiet::idle()).await;
     });
-}
-
-/// Runs a part if the command line names it or names none.
-async fn part(name: &str, run: impl Future<Output = ()>) {
-    let mut wanted = std::env::args().skip(1).filter(|it| !it.starts_with('-')).peekable();
-    if wanted.peek().is_some() && !wanted.any(|it| name.starts_with(&it)) {
-        return;
-    }
-    let average = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("load_average {} processes", average.split(' ').next().unwrap_or("?"));
-    run.await;
 }
 
 fn is_long() -> bool {

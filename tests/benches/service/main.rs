@@ -9,6 +9,8 @@
 
 mod events;
 mod load;
+#[path = "../part.rs"]
+mod part;
 mod process;
 #[path = "../../processes/usage.rs"]
 mod usage;
@@ -24,6 +26,7 @@ use dormouse_proto::wire::v1::{self, mailbox_client::MailboxClient, sync_respons
 use prost::Message as _;
 
 use load::{Figures, Node, Work, drive, element, members, nodes};
+use part::part;
 use process::Process;
 
 #[global_allocator]
@@ -46,17 +49,6 @@ fn main() {
         part("cold", cold_connections()).await;
         part("events", events::events()).await;
     });
-}
-
-/// Runs a part if the command line names it or names none.
-async fn part(name: &str, run: impl Future<Output = ()>) {
-    let mut wanted = std::env::args().skip(1).filter(|it| !it.starts_with('-')).peekable();
-    if wanted.peek().is_some() && !wanted.any(|it| name.starts_with(&it)) {
-        return;
-    }
-    let average = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("load_average {} processes", average.split(' ').next().unwrap_or("?"));
-    run.await;
 }
 
 fn report(name: &str, value: f64, unit: &str) {

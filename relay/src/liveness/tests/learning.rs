@@ -90,12 +90,12 @@ fn a_group_that_has_not_been_watched_for_long_is_granted_no_less_for_it() {
 }
 
 #[test]
-fn a_lease_that_is_set_above_what_may_be_learned_stays() {
-    let daily = LeaseSettings { asleep: Millis::from_secs(86_400), ..LeaseSettings::default() };
-    let (world, end) = taught(daily, 10, 500, |_, _| 5);
-    assert_eq!(world.learned().asleep_lease, None);
-    let granted = world.sleep_of(end + 1, LeaseKey { namespace: 1, node: spread(0) }, 10_000);
-    assert_eq!(granted, Millis::from_secs(86_400));
+fn gaps_that_are_not_told_apart_any_more_earn_the_longest_lease() {
+    let day = Millis::from_secs(86_400);
+    let daily = LeaseSettings { asleep: day, asleep_max: day, ..LeaseSettings::default() };
+    let (world, _) = taught(daily, 3_000, 2, |_, _| 80_000);
+    assert!(world.learned().wakes > 30.0, "{:?}", world.learned());
+    assert_eq!(world.learned().asleep_lease, Some(day));
 }
 
 #[test]
