@@ -185,11 +185,6 @@ impl Keeper {
         Millis(self.clock.now().0)
     }
 
-    /// How long ago, by the clock without this relay's own pauses.
-    pub fn ago(&self, then: Timestamp) -> Millis {
-        self.clock.now().since(then)
-    }
-
     /// How long this relay stood still since it started.
     pub fn stood_still(&self) -> Millis {
         self.clock.guard().lost()

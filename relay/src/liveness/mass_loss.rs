@@ -28,10 +28,9 @@ pub(super) struct MassLoss {
     /// Of lapses in a window.
     mean: f64,
     variance: f64,
-    held_until: Timestamp,
+    /// Ends are held until then.
+    pub(super) held_until: Timestamp,
     rests_until: Timestamp,
-    /// How often it held.
-    pub(super) holds: u64,
 }
 
 impl MassLoss {
@@ -55,7 +54,6 @@ impl MassLoss {
         let hold = Millis(awake_lease.0 * HOLD_LEASES);
         self.held_until = now + hold;
         self.rests_until = self.held_until + hold;
-        self.holds += 1;
         true
     }
 
@@ -71,11 +69,6 @@ impl MassLoss {
         self.previous = if passed == 1 { self.window.1 } else { 0 };
         self.window = (Timestamp(now.0 - now.0 % WINDOW.0), 0);
     }
-
-    /// Whether ends are held, and until when.
-    pub(super) fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
-        (now < self.held_until).then_some(self.held_until)
-    }
 }
 
 #[cfg(test)]
@@ -89,10 +82,9 @@ mod tests {
         let mut guard = MassLoss::default();
         assert!(!guard.look(Timestamp(10_000), 10, 990, LEASE));
         assert!(guard.look(Timestamp(10_100), 490, 500, LEASE));
-        assert_eq!(guard.held_until(Timestamp(10_100)), Some(Timestamp(16_100)));
+        assert_eq!(guard.held_until, Timestamp(16_100));
         assert!(!guard.look(Timestamp(10_200), 100, 400, LEASE), "one event");
-        assert_eq!(guard.held_until(Timestamp(16_100)), None);
-        assert_eq!(guard.holds, 1);
+        assert_eq!(guard.held_until, Timestamp(16_100), "no later look has made it longer");
     }
 
     #[test]
@@ -116,9 +108,8 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(5);
         for tick in 0..36_000_u64 {
             let lapsed = u64::from((0..10).map(|_| random.u32(0..2)).sum::<u32>());
-            guard.look(Timestamp(tick * 100), lapsed, 10_000, LEASE);
+            assert!(!guard.look(Timestamp(tick * 100), lapsed, 10_000, LEASE), "at {tick}");
         }
-        assert_eq!(guard.holds, 0);
     }
 
     #[test]
@@ -129,7 +120,7 @@ mod tests {
         for tick in 0..1_200_u64 {
             let now = Timestamp(tick * 100);
             guard.look(now, 100, 100, LEASE);
-            held += u64::from(guard.held_until(now).is_some());
+            held += u64::from(now < guard.held_until);
         }
         assert!(held <= 620, "held for {held} of 1200 ticks");
     }

@@ -145,6 +145,8 @@ pub struct LeaseTable {
     percent: AtomicU32,
     stretch: Mutex<Stretch>,
     mass_loss: Mutex<MassLoss>,
+    /// Until when it holds, for those who must not wait for a look.
+    mass_loss_until: AtomicU64,
     pub(super) wheel: Mutex<Wheel>,
     /// Held for a whole tick, so that buckets are worked off in their order; what it holds is only kept for its
     /// capacity.
@@ -162,6 +164,7 @@ impl LeaseTable {
             percent: AtomicU32::new(100),
             stretch: Mutex::default(),
             mass_loss: Mutex::default(),
+            mass_loss_until: AtomicU64::new(0),
             wheel: Mutex::new(Wheel::new()),
             tick: Mutex::default(),
         }
@@ -274,7 +277,7 @@ impl LeaseTable {
     ) -> bool {
         let mut fired = self.tick.lock();
         self.wheel.lock().fire(now, &mut fired);
-        let is_mass = self.mass_loss.lock().held_until(now).is_some();
+        let is_mass = self.mass_loss_held(now);
         let mut lapsed = 0;
         for (place, key) in fired.drain(..) {
             let Some(slot) = self.slots.get(&key) else {
@@ -298,7 +301,10 @@ impl LeaseTable {
         }
         drop(fired);
         let awake = self.tallies.iter().map(|it| it.awake.load(Ordering::Relaxed)).sum();
-        self.mass_loss.lock().look(now, lapsed, awake, self.policy.longest_awake())
+        let mut guard = self.mass_loss.lock();
+        let begins = guard.look(now, lapsed, awake, self.policy.longest_awake());
+        self.mass_loss_until.store(guard.held_until.0, Ordering::Relaxed);
+        begins
     }
 
     /// Draws the conclusions of what every group has taught; about once a second.
@@ -355,7 +361,7 @@ impl LeaseTable {
 
     /// Whether ends are held because very many members fell silent at once.
     pub fn mass_loss_held(&self, now: Timestamp) -> bool {
-        self.mass_loss.lock().held_until(now).is_some()
+        now.0 < self.mass_loss_until.load(Ordering::Relaxed)
     }
 
     /// When [`Self::due`] next has something to look at.
