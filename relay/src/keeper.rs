@@ -2,38 +2,49 @@
 //!
 //! Beats never reach the log one by one. Once a second a digest tells what changed; nobody in contact, no digest.
 
+mod ending;
 mod evidence;
 mod obituary;
+mod telling;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use dashmap::DashMap;
 use dormouse_proto::{
-    ids::{Beat, Group, Incarnation, Namespace, NodeId},
-    record::{self, Cause, Digest, Gone, Record},
+    ids::{Beat, Group, Namespace, NodeId},
+    record::{self, Cause, Digest, Record},
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::{broadcast, oneshot, watch},
+    sync::{Notify, broadcast, watch},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use crate::{
     clock::Clock,
     liveness::{
         Activity, Contact, Due, Ended, Evidence, Heard, Learned, LeaseKey, LeasePolicy, LeaseSettings,
-        LeaseState, LeaseTable, LeaseView, MemberCounts, Millis, Restored, Session, Timestamp,
-        guard::HoldNumber,
+        LeaseState, LeaseTable, LeaseView, MemberCounts, Millis, Peers, Restored, Session, Timestamp,
+        guard::{HoldNumber, HoldReason},
     },
+    log::Position,
     metrics::Metrics,
-    sequencer::{Outcome, Sequencer, Unwritten, Witness},
+    sequencer::{Sequencer, Witness},
     state::{Fold, JoinVerdict, Verdict},
 };
 
 pub use evidence::contact_of;
 pub use obituary::Obituary;
 
+use ending::Asking;
 use evidence::{activity_of, evidence_of};
 use obituary::Obituaries;
 
@@ -43,8 +54,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const LOOKS_PER_DIGEST: u32 = 10;
 /// Looks between two digests that only move log time: five seconds, the most that one may move it.
 const LOOKS_PER_TIME: u32 = 50;
-/// Evidence in one digest, so that a frame stays small.
-const EVIDENCE: usize = 1_000;
 /// Events that a slow watcher of activity may be behind before it misses some.
 const ACTIVITY: usize = 4_096;
 /// How long the log is waited for before it counts as lost.
@@ -70,13 +79,6 @@ pub enum Told {
     ByCaller,
 }
 
-/// An end that was proposed to the log.
-struct Proposed {
-    key: LeaseKey,
-    incarnation: Incarnation,
-    answer: oneshot::Receiver<Result<Outcome, Unwritten>>,
-}
-
 /// The leases of this relay.
 #[derive(Debug)]
 pub struct Keeper {
@@ -91,15 +93,40 @@ pub struct Keeper {
     /// How often this relay's word became weaker, or as good as usual again.
     weakened: watch::Sender<u64>,
     obituaries: Mutex<Obituaries>,
+    /// Other relays may append to the log.
+    is_shared: bool,
+    peers: Mutex<Peers>,
+    /// Whether a promise is worth nothing before the log has told of it, as of the last look.
+    is_weak: AtomicBool,
+    /// The position of the last frame that was applied.
+    applied: AtomicU64,
+    /// Of whom the other relays are asked.
+    asking: Mutex<Asking>,
+    /// The connection to the log, as of the last look.
+    connection: AtomicU64,
+    /// Another relay asks, and wants an answer at once.
+    is_asked: AtomicBool,
+    /// Another relay has asked or told.
+    stirred: Notify,
     /// The hold that the log was last read to its head for.
     listened: Mutex<Option<HoldNumber>>,
     metrics: Arc<Metrics>,
 }
 
 impl Keeper {
-    /// Nobody is known yet.
-    pub fn new(policy: LeasePolicy, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// Nobody is known yet. `is_shared`: other relays may append to the log.
+    pub fn new(policy: LeasePolicy, clock: Clock, metrics: Arc<Metrics>, is_shared: bool) -> Arc<Self> {
+        // Its session is not known before the log was read; `restore` says it.
+        let peers = Peers::new(Session::default(), !is_shared, policy.longest_awake(), clock.now());
         Arc::new(Self {
+            is_shared,
+            peers: Mutex::new(peers),
+            is_weak: AtomicBool::new(is_shared),
+            applied: AtomicU64::new(0),
+            asking: Mutex::default(),
+            connection: AtomicU64::new(0),
+            is_asked: AtomicBool::new(false),
+            stirred: Notify::new(),
             leases: LeaseTable::new(policy),
             log_time: Mutex::new((0, clock.now())),
             clock,
@@ -114,8 +141,10 @@ impl Keeper {
     }
 
     /// Takes over what the fold knows when a session begins.
-    pub fn restore(&self, fold: &Fold) {
+    pub fn restore(&self, fold: &Fold, session: u64) {
         let now = self.clock.now();
+        let longest = self.leases.policy().longest_awake();
+        *self.peers.lock() = Peers::new(Session(session), !self.is_shared, longest, now);
         *self.log_time.lock() = (fold.log_time_ms(), now);
         for (name, view) in fold.namespaces() {
             self.names.insert(view.number(), name.clone());
@@ -149,10 +178,47 @@ impl Keeper {
                 let contact = contact_of(beat, activity, ttl_applied);
                 let evidence =
                     record::Evidence { namespace: namespace.clone(), node: key.node, incarnation, contact };
-                self.untold.lock().insert(key, evidence);
+                self.note_untold(key, evidence);
             }
         }
-        heard
+        // After the contact was noted: either it is told to whoever asks, or the question is seen here.
+        self.as_promised(key, contact.beat, heard)
+    }
+
+    /// What of it may be promised although the log has not told of the contact yet (rules L4 and L5).
+    fn as_promised(&self, key: LeaseKey, beat: Beat, heard: Heard) -> Heard {
+        if !self.is_shared {
+            return heard;
+        }
+        let promised = |ttl: Millis| if self.must_be_told(key) { Millis(0) } else { ttl };
+        match heard {
+            Heard::Granted { ttl, ttl_applied, was } => {
+                // Stretched leases are for the log to tell: others count on nobody promising more than this.
+                let ttl = promised(ttl.min(self.leases.policy().longest_awake()));
+                Heard::Granted { ttl, ttl_applied, was }
+            }
+            Heard::NotNewer { left } if self.leases.told(key) < Some(beat) => {
+                Heard::NotNewer { left: promised(left) }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a promise to this node would be worth nothing before the log has told of it.
+    fn must_be_told(&self, key: LeaseKey) -> bool {
+        // A pause is seen by the guard before the next look is.
+        self.is_shared
+            && (self.is_weak.load(Ordering::Acquire) || self.expiry_held() || self.leases.is_doubted(key))
+    }
+
+    /// Whether a Gone of this node is under way.
+    pub fn is_ending(&self, key: LeaseKey) -> bool {
+        self.leases.is_ending(key)
+    }
+
+    /// How many relays are on the log, this one included.
+    pub fn relays(&self) -> usize {
+        self.peers.lock().count(self.clock.now())
     }
 
     /// What a node of this group is promised once the log has told of its contact.
@@ -240,6 +306,10 @@ impl Keeper {
         loop {
             tokio::select! {
                 _ = looks.tick() => count = count.wrapping_add(1),
+                () = self.stirred.notified() => {
+                    self.answer_the_others(&sequencer);
+                    continue;
+                }
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             self.notice_lateness(&mut looked);
@@ -252,6 +322,7 @@ impl Keeper {
             if count.is_multiple_of(LOOKS_PER_DIGEST) {
                 self.leases.refit(self.clock.now());
                 self.tell(&sequencer, count.is_multiple_of(LOOKS_PER_TIME));
+                self.peers.lock().forget(self.clock.now());
             }
         }
     }
@@ -297,95 +368,42 @@ impl Keeper {
     fn look(self: &Arc<Self>, sequencer: &Sequencer, due: &mut Vec<Due>) {
         let now = self.clock.now();
         // A log that cannot be read may hold contacts that others told of.
-        if sequencer.trouble().is_some() {
+        let connection = sequencer.connection();
+        if sequencer.trouble().is_some() || self.connection.swap(connection, Ordering::Relaxed) != connection
+        {
             self.clock.guard().log_lost(now);
         }
-        let hold = self.clock.guard().expiry_held(now);
-        // Alone on its log, a relay answers for every lease.
-        if self.leases.due(now, hold, |_| true, due) {
+        let hold = self.hold(now);
+        let is_mass = {
+            let peers = self.peers.lock();
+            self.is_weak.store(peers.is_weak(now), Ordering::Release);
+            self.leases.due(now, hold, |holder| peers.answers_for(now, holder), due)
+        };
+        if is_mass {
             warn!("very many members fell silent at once: they are kept as SUSPECT for two awake leases");
             self.metrics.lost_many();
         }
-        let mut answers = Vec::new();
+        let mut silent = Vec::new();
         for due in due.drain(..) {
             match due {
                 Due::Suspect { key, .. } => self.turned(key, LeaseState::Suspect),
-                Due::Gone { key, incarnation, beat } => {
-                    answers.extend(self.propose_end(sequencer, key, incarnation, beat));
-                }
+                Due::Gone { key, incarnation, beat } => silent.push((key, incarnation, beat)),
             }
         }
-        self.await_verdicts(answers);
-    }
-
-    fn propose_end(
-        &self,
-        sequencer: &Sequencer,
-        key: LeaseKey,
-        incarnation: Incarnation,
-        beat: Beat,
-    ) -> Option<Proposed> {
-        let namespace = self.names.get(&key.namespace).map(|name| name.clone())?;
-        debug!(%namespace, node = %key.node, %incarnation, "lease ran out");
-        let reason = String::from("lease ran out");
-        let gone = Gone { namespace, node: key.node, incarnation, cause: Cause::Expired, beat, reason };
-        let answer = sequencer.submit(Record::Gone(gone), 64, None);
-        if answer.is_err() {
-            self.leases.gone_rejected(self.clock.now(), key, incarnation);
-        }
-        answer.ok().map(|answer| Proposed { key, incarnation, answer })
-    }
-
-    /// A node whose end the log did not take may be heard again. (One that it took is told of by the witness.)
-    fn await_verdicts(self: &Arc<Self>, proposed: Vec<Proposed>) {
-        if proposed.is_empty() {
-            return;
-        }
-        let keeper = Arc::clone(self);
-        tokio::spawn(async move {
-            for Proposed { key, incarnation, answer } in proposed {
-                if !matches!(answer.await, Ok(Ok(_))) {
-                    keeper.leases.gone_rejected(keeper.clock.now(), key, incarnation);
-                }
-            }
-        });
-    }
-
-    /// Tells the log of contacts, and of the time if something in the state waits for it.
-    fn tell(&self, sequencer: &Sequencer, time: bool) {
-        if sequencer.is_stalled() {
-            return; // what is not told yet is told together when the log answers again
-        }
-        let mut untold: Vec<record::Evidence> =
-            self.untold.lock().drain().map(|(_, evidence)| evidence).collect();
-        untold.sort_unstable_by(|a, b| (&a.namespace, a.node).cmp(&(&b.namespace, b.node)));
-        let time_matters = time && sequencer.read().fold.awaits_log_time();
-        if untold.is_empty() && !time_matters {
-            return;
-        }
-        let mut digests: Vec<Vec<record::Evidence>> = Vec::new();
-        while untold.len() > EVIDENCE {
-            digests.push(untold.split_off(untold.len() - EVIDENCE));
-        }
-        digests.push(untold);
-        for evidence in digests {
-            let bytes = 64 * (evidence.len() + 1);
-            let digest = Digest { log_time_ms: self.log_time_ms(), evidence, suspects: Vec::new() };
-            if sequencer.submit(Record::Digest(digest), bytes, None).is_err() {
-                info!("a digest found no room; the contacts in it are told when they are heard again");
-            }
+        self.end(sequencer, silent);
+        if hold.is_none() {
+            self.conclude(sequencer);
         }
     }
 
-    /// Log time as this relay proposes it: where it last moved to, and the virtual time since.
-    fn log_time_ms(&self) -> u64 {
-        let (log_time_ms, at) = *self.log_time.lock();
-        log_time_ms + self.clock.now().since(at).0
-    }
-
-    /// A digest record with one contact, and the current log time.
-    pub fn digest_of(&self, evidence: record::Evidence) -> Digest {
-        Digest { log_time_ms: self.log_time_ms(), evidence: vec![evidence], suspects: Vec::new() }
+    /// Why nobody may be declared gone at this moment, if so.
+    fn hold(&self, now: Timestamp) -> Option<HoldReason> {
+        let hold = self.clock.guard().expiry_held(now);
+        let mut peers = self.peers.lock();
+        if hold.is_some() {
+            peers.listen_anew(now);
+        }
+        hold.or_else(|| peers.is_deaf(now).then_some(HoldReason::LogLost))
     }
 
     fn witness_member(&self, fold: &Fold, session: u64, record: &Record, verdict: &Verdict) {
@@ -426,6 +444,7 @@ impl Keeper {
                 }
             }
             (Record::Digest(digest), _) => {
+                self.witness_others(fold, by, digest);
                 for heard in &digest.evidence {
                     if let Some(key) = key(&heard.namespace, heard.node) {
                         self.leases.evidence_applied(
@@ -449,5 +468,9 @@ impl Witness for Keeper {
         if log_time.0 != fold.log_time_ms() {
             *log_time = (fold.log_time_ms(), self.clock.now());
         }
+    }
+
+    fn witness_frame(&self, session: u64, position: Position) {
+        self.placed(session, position);
     }
 }

@@ -53,6 +53,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     println!("dormouse-relay {}: {}", env!("CARGO_PKG_VERSION"), where_the_log_is(&config, &*log).await?);
     println!("serving on {}, admin on http://{}", listener.local_addr()?, admin_listener.local_addr()?);
 
+    let is_shared = !log.is_exclusive();
     let started = Relay::start(config, log).await?;
     let (stop, stopping) = watch::channel(false);
     let admin = tokio::spawn(admin::serve(
@@ -65,8 +66,13 @@ async fn run() -> Result<(), Box<dyn Error>> {
     info!(relay = %started.relay.id, revision = %started.relay.sequencer.read().fold.revision(), "ready");
 
     let mut server = server;
+    let followed = started.relay.sequencer.clone();
     tokio::select! {
         ended = terminated() => ended?,
+        // Other relays go on with what the log has now, and so must this one, from the beginning.
+        why = followed.lost(), if is_shared => {
+            return Err(format!("{why}; started again, the relay goes on with what the log has").into());
+        }
         result = &mut server => return Err(format!("the server ended: {result:?}").into()),
     }
     finish(started, stop, server, admin).await

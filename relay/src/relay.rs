@@ -67,7 +67,7 @@ impl Relay {
         // Before the log is read: how long that takes is no pause of this relay.
         let paused = Arc::clone(&metrics);
         let ticking = clock.start_ticking(move |pause| paused.paused(pause)).map_err(StartError::Thread)?;
-        let keeper = Keeper::new(leases, clock.clone(), Arc::clone(&metrics));
+        let keeper = Keeper::new(leases, clock.clone(), Arc::clone(&metrics), !log.is_exclusive());
         let bounds = Bounds {
             records: config.queue_max,
             bytes: usize::try_from(config.queue_bytes_max).unwrap_or(usize::MAX),
@@ -75,7 +75,7 @@ impl Relay {
         };
         let running = sequencer::start(log, bounds, Arc::clone(&keeper) as _, Arc::clone(&metrics)).await?;
         put_in_force(&running.sequencer, &config).await?;
-        keeper.restore(&running.sequencer.read().fold);
+        keeper.restore(&running.sequencer.read().fold, running.sequencer.session());
         let (stop, stopping) = watch::channel(false);
         let relay = Self {
             id: format!("{:016x}", running.sequencer.session()).into(),

@@ -158,7 +158,8 @@ impl Author {
             let (namespace, node, incarnation) = of(it);
             Mark { namespace, node, incarnation, beat: Beat(it.number()) }
         });
-        Digest { log_time_ms: choices.number().saturating_mul(1_000), evidence, suspects }
+        let log_time_ms = choices.number().saturating_mul(1_000);
+        Digest { log_time_ms, evidence, suspects, told_upto: choices.number() }
     }
 
     /// A node with the incarnation that it has, or hardly ever another one.

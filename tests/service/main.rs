@@ -7,4 +7,5 @@ mod harness;
 mod knowing;
 mod mail;
 mod refusals;
+mod relays;
 mod watching;

@@ -175,6 +175,9 @@ pub struct Digest {
     pub evidence: Vec<Evidence>,
     /// Whose lease ran out at this relay.
     pub suspects: Vec<Mark>,
+    /// A position in the log: every contact that this relay had heard of before it applied that is told, here or
+    /// earlier. 0: nothing is said.
+    pub told_upto: u64,
 }
 
 /// Who was heard of, and how.

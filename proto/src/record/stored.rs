@@ -192,7 +192,7 @@ impl From<stored::Contact> for Contact {
 }
 
 impl From<Digest> for stored::Digest {
-    fn from(Digest { log_time_ms, evidence, suspects }: Digest) -> Self {
+    fn from(Digest { log_time_ms, evidence, suspects, told_upto }: Digest) -> Self {
         let heard = |Evidence { namespace, node, incarnation, contact }| stored::digest::Evidence {
             namespace: String::from(namespace),
             node_id: node.0,
@@ -209,6 +209,7 @@ impl From<Digest> for stored::Digest {
             log_time_ms,
             evidence: evidence.into_iter().map(heard).collect(),
             suspects: suspects.into_iter().map(mark).collect(),
+            told_upto,
         }
     }
 }
@@ -239,6 +240,7 @@ impl TryFrom<stored::Digest> for Digest {
             log_time_ms: digest.log_time_ms,
             evidence: digest.evidence.into_iter().map(heard).collect::<Result<_, _>>()?,
             suspects: digest.suspects.into_iter().map(mark).collect::<Result<_, _>>()?,
+            told_upto: digest.told_upto,
         })
     }
 }

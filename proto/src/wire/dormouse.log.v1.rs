@@ -191,6 +191,9 @@ pub struct Digest {
     pub evidence: ::prost::alloc::vec::Vec<digest::Evidence>,
     #[prost(message, repeated, tag = "3")]
     pub suspects: ::prost::alloc::vec::Vec<digest::Mark>,
+    /// a position: every contact that the writer had heard before it applied this is told, here or earlier
+    #[prost(uint64, tag = "4")]
+    pub told_upto: u64,
 }
 /// Nested message and enum types in `Digest`.
 pub mod digest {

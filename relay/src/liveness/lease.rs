@@ -162,6 +162,10 @@ pub(super) struct Lease {
     pub(super) state: LeaseState,
     /// A Gone is under way.
     proposed: bool,
+    /// The other relays are asked whether they have heard of it, before a Gone is proposed.
+    asked: bool,
+    /// Another relay asks whether anybody has heard of it: what is promised from here on, the log must tell first.
+    pub(super) doubted: bool,
     /// When it fell asleep; [`Timestamp::NEVER`]: it is not asleep, and nothing says that it may be.
     asleep_since: Timestamp,
     /// Whether that is when it did, and not when this relay first heard of a sleep.
@@ -183,6 +187,8 @@ impl Lease {
             deadline: now,
             state: LeaseState::Awake,
             proposed: false,
+            asked: false,
+            doubted: false,
             asleep_since: Timestamp::NEVER,
             is_measured: true,
             head: Revision::ZERO,
@@ -255,6 +261,7 @@ impl Lease {
             return true;
         }
         self.confirmed = evidence.beat;
+        self.doubted = false;
         if evidence.beat < self.beat {
             return true;
         }
@@ -283,7 +290,7 @@ impl Lease {
         self.asleep_since = if activity == Activity::Asleep { self.heard } else { NEVER };
         self.is_measured = true;
         self.deadline = self.heard + ttl;
-        self.proposed = false;
+        (self.proposed, self.asked) = (false, false);
     }
 
     /// Draws the conclusions of silence. `may_end` is asked only when an end would be proposed.
@@ -334,12 +341,43 @@ impl Lease {
         }
     }
 
-    /// A proposed Gone did not take effect, or could not be appended.
+    /// A proposed Gone did not take effect, or could not be appended; or the other relays did not answer.
     pub(super) fn spare(&mut self, now: Timestamp) {
-        if self.proposed {
-            self.proposed = false;
+        if self.proposed || self.asked {
+            (self.proposed, self.asked) = (false, false);
             self.deadline = now + RECHECK;
         }
+    }
+
+    /// Instead of proposing its end at once, the others are asked first. Meanwhile it may be heard.
+    pub(super) fn ask(&mut self, beat: Beat) {
+        if self.proposed && self.confirmed == beat {
+            (self.proposed, self.asked) = (false, true);
+        }
+    }
+
+    /// The others have answered. Answers whether nothing was heard since they were asked, so that its end is proposed.
+    pub(super) fn end_asked(&mut self, incarnation: Incarnation, beat: Beat) -> bool {
+        let ends = self.asked && self.incarnation == incarnation && self.confirmed == beat;
+        if ends {
+            (self.proposed, self.asked) = (true, false);
+        }
+        ends
+    }
+
+    /// Another relay asks about it (rule L5).
+    pub(super) fn doubt(&mut self, incarnation: Incarnation, beat: Beat) {
+        self.doubted |= self.incarnation == incarnation && self.confirmed <= beat;
+    }
+
+    /// Whether a Gone is under way.
+    pub(super) fn is_ending(&self) -> bool {
+        self.proposed
+    }
+
+    /// The newest beat that the log has told.
+    pub(super) fn confirmed(&self) -> Beat {
+        self.confirmed
     }
 
     /// When silence next leads to anything.

@@ -14,6 +14,7 @@ pub mod guard;
 mod lease;
 mod load;
 mod mass_loss;
+mod peers;
 mod settings;
 mod table;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod wheel;
 pub use floor::{Floor, FloorEvent, FloorRule};
 pub use group::Learned;
 pub use lease::{Activity, Contact, Due, Evidence, Heard, LeaseState, LeaseView};
+pub use peers::Peers;
 pub use settings::{LeasePolicy, LeaseSettings, LeaseSettingsError, UndeclaredFreeze};
 pub use table::{Ended, LeaseTable, MemberCounts, Restored};
 

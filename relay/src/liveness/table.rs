@@ -13,7 +13,7 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use dormouse_proto::ids::{Group, Incarnation};
+use dormouse_proto::ids::{Beat, Group, Incarnation};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
@@ -263,6 +263,36 @@ impl LeaseTable {
                 lease.spare(now);
             }
         });
+    }
+
+    /// The others are asked before the end of this node is proposed; meanwhile it may be heard.
+    pub fn ask(&self, now: Timestamp, key: LeaseKey, beat: Beat) {
+        self.change(now, key, |lease, _| lease.ask(beat));
+    }
+
+    /// All others have answered. Answers whether its end is to be proposed: nothing was heard of it since.
+    pub fn end_asked(&self, now: Timestamp, key: LeaseKey, incarnation: Incarnation, beat: Beat) -> bool {
+        self.change(now, key, |lease, _| lease.end_asked(incarnation, beat)).unwrap_or(false)
+    }
+
+    /// Another relay asks whether anybody has heard of a node since that beat (rule L5).
+    pub fn doubt(&self, now: Timestamp, key: LeaseKey, incarnation: Incarnation, beat: Beat) {
+        self.change(now, key, |lease, _| lease.doubt(incarnation, beat));
+    }
+
+    /// Whether a node may be promised anything that the log has not told of: another relay may be about to end it.
+    pub fn is_doubted(&self, key: LeaseKey) -> bool {
+        self.slots.get(&key).is_some_and(|slot| slot.placed.lock().lease.doubted)
+    }
+
+    /// Whether a Gone of this node is under way.
+    pub fn is_ending(&self, key: LeaseKey) -> bool {
+        self.slots.get(&key).is_some_and(|slot| slot.placed.lock().lease.is_ending())
+    }
+
+    /// The newest beat of a node that the log has told.
+    pub fn told(&self, key: LeaseKey) -> Option<Beat> {
+        self.slots.get(&key).map(|slot| slot.placed.lock().lease.confirmed())
     }
 
     /// What silence has led to by `now`: all of it, however much. While expiry is held nobody's end is proposed,

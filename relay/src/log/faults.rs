@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::{
-    Appended, BoxFuture, Health, Log, LogError, LogInfo, LogReader, Position, RecordId, SnapshotBody,
-    SnapshotId, SnapshotInfo, SnapshotReader, StoredFrame,
+    Appended, Batch, BoxFuture, Health, Log, LogError, LogInfo, LogReader, Position, ReadError, RecordId,
+    SnapshotBody, SnapshotId, SnapshotInfo, SnapshotReader, StoredFrame,
 };
 
 /// What goes wrong with one append.
@@ -33,6 +34,14 @@ type Decide = Box<dyn FnMut(RecordId) -> Option<AppendFault> + Send>;
 pub struct Faulty<L> {
     inner: L,
     script: Arc<Mutex<Script>>,
+    link: watch::Sender<Link>,
+}
+
+/// The way to the log behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Link {
+    connection: u64,
+    is_cut: bool,
 }
 
 struct Script {
@@ -44,7 +53,17 @@ impl<L: Log> Faulty<L> {
     /// Wraps `inner`; `decide` says what goes wrong with each append, `None` being nothing.
     pub fn new(inner: L, decide: impl FnMut(RecordId) -> Option<AppendFault> + Send + 'static) -> Self {
         let script = Script { next: VecDeque::new(), decide: Box::new(decide) };
-        Self { inner, script: Arc::new(Mutex::new(script)) }
+        Self { inner, script: Arc::new(Mutex::new(script)), link: watch::Sender::new(Link::default()) }
+    }
+
+    /// Cuts this handle off from the log: what is appended is not stored, nothing is read. Clones are cut off with it.
+    pub fn cut(&self) {
+        self.link.send_modify(|link| link.is_cut = true);
+    }
+
+    /// Connects it again.
+    pub fn mend(&self) {
+        self.link.send_modify(|link| *link = Link { connection: link.connection + 1, is_cut: false });
     }
 
     /// Wraps `inner` so that nothing goes wrong until [`Faulty::fail_next`] asks for it.
@@ -63,13 +82,59 @@ impl<L: Log> Faulty<L> {
     }
 }
 
+/// Delivers nothing while it is cut off.
+struct CutReader {
+    inner: Box<dyn LogReader>,
+    link: watch::Receiver<Link>,
+}
+
+impl LogReader for CutReader {
+    fn next_batch(&mut self) -> BoxFuture<'_, Result<Batch, ReadError>> {
+        Box::pin(async move {
+            loop {
+                // The other end lives as long as the log does.
+                let _ = self.link.wait_for(|link| !link.is_cut).await;
+                let mut link = self.link.clone();
+                tokio::select! {
+                    batch = self.inner.next_batch() => return batch,
+                    _ = link.wait_for(|link| link.is_cut) => {}
+                }
+            }
+        })
+    }
+}
+
 impl<L: Log> Log for Faulty<L> {
     fn info(&self) -> BoxFuture<'_, Result<LogInfo, LogError>> {
         self.inner.info()
     }
 
     fn health(&self) -> Health {
+        if self.link.borrow().is_cut {
+            return Health::Unreachable("cut off".to_owned());
+        }
         self.inner.health()
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.inner.is_exclusive()
+    }
+
+    fn connection(&self) -> u64 {
+        self.link.borrow().connection
+    }
+
+    fn append_over(
+        &self,
+        connection: u64,
+        record_id: RecordId,
+        frame: Bytes,
+    ) -> BoxFuture<'static, Appended> {
+        let link = *self.link.borrow();
+        if link.is_cut || link.connection != connection {
+            return Box::pin(std::future::ready(Appended::Unknown));
+        }
+        self.append(record_id, frame)
     }
 
     fn append(&self, record_id: RecordId, frame: Bytes) -> BoxFuture<'static, Appended> {
@@ -104,7 +169,7 @@ impl<L: Log> Log for Faulty<L> {
     }
 
     fn read(&self, from: Position) -> Box<dyn LogReader> {
-        self.inner.read(from)
+        Box::new(CutReader { inner: self.inner.read(from), link: self.link.subscribe() })
     }
 
     fn barrier(&self) -> BoxFuture<'_, Result<Option<Position>, LogError>> {

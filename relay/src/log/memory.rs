@@ -60,6 +60,7 @@ impl State {
 #[derive(Clone)]
 pub struct Memory {
     log_id: LogId,
+    is_shared: bool,
     state: Arc<Mutex<State>>,
     changed: watch::Sender<()>,
 }
@@ -67,7 +68,13 @@ pub struct Memory {
 impl Memory {
     /// An empty log. The caller names it: a simulation draws the id from its seed.
     pub fn new(log_id: LogId) -> Self {
-        Self { log_id, state: Arc::default(), changed: watch::Sender::new(()) }
+        Self { log_id, is_shared: false, state: Arc::default(), changed: watch::Sender::new(()) }
+    }
+
+    /// The same log, as one to which several relays append.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
     }
 
     /// Loses every frame behind `tail`, as a broker does that has acknowledged from its page cache.
@@ -113,6 +120,10 @@ impl Log for Memory {
         drop(state);
         self.changed.send_replace(());
         ready(Appended::Committed { position: Some(position) })
+    }
+
+    fn is_exclusive(&self) -> bool {
+        !self.is_shared
     }
 
     fn read(&self, from: Position) -> Box<dyn LogReader> {

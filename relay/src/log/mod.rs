@@ -59,6 +59,30 @@ pub trait Log: Send + Sync + 'static {
     ///   is idempotent by its own rule.
     fn append(&self, record_id: RecordId, frame: Bytes) -> BoxFuture<'static, Appended>;
 
+    /// Whether no other process can append to this log while it is open here.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
+    /// Counts the connections to whatever keeps the log; a log that cannot lose its connection has but one.
+    ///
+    /// A connection that was lost may have taken acknowledged frames along. So a relay opens its session anew on each
+    /// one, before anything else goes out on it.
+    fn connection(&self) -> u64 {
+        0
+    }
+
+    /// Appends like [`Self::append`], but only over that connection: `Unknown`, and nothing sent, over any other.
+    fn append_over(
+        &self,
+        connection: u64,
+        record_id: RecordId,
+        frame: Bytes,
+    ) -> BoxFuture<'static, Appended> {
+        let _ = connection;
+        self.append(record_id, frame)
+    }
+
     /// A reader whose first frame is the one at `from`, or the next one to come if `from` is right behind the
     /// tail. To resume, read *at* the last applied frame and compare its record id: silence behind it would look
     /// the same on a log that has lost its tail.
@@ -132,6 +156,23 @@ impl<L: Log + ?Sized> Log for Arc<L> {
 
     fn append(&self, record_id: RecordId, frame: Bytes) -> BoxFuture<'static, Appended> {
         (**self).append(record_id, frame)
+    }
+
+    fn is_exclusive(&self) -> bool {
+        (**self).is_exclusive()
+    }
+
+    fn connection(&self) -> u64 {
+        (**self).connection()
+    }
+
+    fn append_over(
+        &self,
+        connection: u64,
+        record_id: RecordId,
+        frame: Bytes,
+    ) -> BoxFuture<'static, Appended> {
+        (**self).append_over(connection, record_id, frame)
     }
 
     fn read(&self, from: Position) -> Box<dyn LogReader> {

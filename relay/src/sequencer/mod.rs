@@ -6,6 +6,7 @@
 
 mod reader;
 mod start;
+mod trail;
 mod writer;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -16,8 +17,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 pub use start::{Running, StartError, start};
 
+use trail::Trail;
+
 use crate::{
-    log::{Durability, Log, LogId, SnapshotId},
+    log::{Durability, Log, LogId, Position, SnapshotId},
     metrics::Metrics,
     state::{Fold, Verdict},
 };
@@ -72,6 +75,9 @@ pub enum Unwritten {
 pub trait Witness: Send + Sync + 'static {
     /// `session` wrote the record.
     fn witness(&self, fold: &Fold, session: u64, record: &Record, verdict: &Verdict);
+
+    /// A whole frame of `session` was applied, at `position`.
+    fn witness_frame(&self, session: u64, position: Position);
 }
 
 /// What is applied, and the last frame that it covers.
@@ -143,6 +149,9 @@ struct Shared {
     metrics: Arc<Metrics>,
     bounds: Bounds,
     witness: Arc<dyn Witness>,
+    outgoing: writer::Outgoing,
+    /// The revisions at the newest positions.
+    trail: Mutex<Trail>,
     /// Held while a snapshot is made: each copies the whole state.
     snapshotting: tokio::sync::Mutex<()>,
 }
@@ -255,6 +264,21 @@ impl Sequencer {
     /// Whether an append waits for an answer that is overdue; whatever is written now waits behind it.
     pub fn is_stalled(&self) -> bool {
         matches!(*self.shared.trouble.borrow(), Trouble::Passing(_))
+    }
+
+    /// Counts the connections to whatever keeps the log.
+    pub fn connection(&self) -> u64 {
+        self.shared.log.connection()
+    }
+
+    /// Waits until the log can never be followed again by this process; answers why.
+    pub async fn lost(&self) -> String {
+        let mut trouble = self.shared.trouble.subscribe();
+        let lost = trouble.wait_for(|trouble| matches!(trouble, Trouble::Final(_))).await;
+        match lost.as_deref() {
+            Ok(Trouble::Final(why)) => why.clone(),
+            _ => "the log is no longer followed".to_owned(),
+        }
     }
 
     /// Whether the store has no room for more.

@@ -92,6 +92,7 @@ impl Shared {
     pub(super) fn apply(&self, stored: &StoredFrame) -> Result<(), String> {
         let frame =
             Frame::decode(&stored.frame).map_err(|error| format!("position {}: {error}", stored.position))?;
+        self.trail.lock().check(&frame.header, stored.position)?;
         let own = frame.header.session == self.session;
         let wanted = if own { self.wanted(frame.header.counter) } else { Vec::new() };
         let mut outcomes = Vec::with_capacity(wanted.len());
@@ -105,8 +106,10 @@ impl Shared {
                 }
             });
             *last = Some(SnapshotId::of(stored));
+            self.witness.witness_frame(frame.header.session, stored.position);
             fold.revision()
         };
+        self.trail.lock().note(stored.position, revision);
         self.revision.send_replace(revision);
         if own {
             self.read_back(frame.header.counter, outcomes);

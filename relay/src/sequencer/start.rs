@@ -79,6 +79,7 @@ pub async fn start(
     let (mut applied, mut reader) = load(&*log).await?;
     replay(&mut applied, &mut *reader).await?;
     let revision = applied.fold.revision();
+    let outgoing = writer::Outgoing::new(log.connection());
     let facts = LogFacts { id: info.log_id, kind: info.kind, durability: info.durability };
     let shared = Arc::new(Shared {
         log,
@@ -91,6 +92,8 @@ pub async fn start(
         metrics,
         bounds,
         witness,
+        outgoing,
+        trail: parking_lot::Mutex::default(),
         snapshotting: tokio::sync::Mutex::default(),
     });
     let (inbox, submissions) = mpsc::channel(bounds.records);
@@ -169,9 +172,14 @@ async fn replay(applied: &mut Applied, reader: &mut dyn LogReader) -> Result<(),
 /// The jump is random, because an Open can itself be lost.
 async fn open_session(sequencer: &Sequencer, revision: Revision) -> Result<(), StartError> {
     const PATIENCE: Duration = Duration::from_secs(30);
-    let base = Revision(revision.0.saturating_add(JUMP).saturating_add(getrandom::u64()? % JUMP));
+    let base = next_base(revision)?;
     sequencer.write(Record::Open { base }, 64, None, PATIENCE).await?;
     Ok(())
+}
+
+/// Where an Open behind this revision jumps to.
+pub(super) fn next_base(revision: Revision) -> Result<Revision, getrandom::Error> {
+    Ok(Revision(revision.0.saturating_add(JUMP).saturating_add(getrandom::u64()? % JUMP)))
 }
 
 impl Running {

@@ -3,17 +3,23 @@
 //! There is no linger timer: while one frame is being written the next group gathers by itself, so a lone push is
 //! written at once and a busy relay writes large frames.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use dormouse_proto::record::{FrameBuilder, FrameHeader};
+use dormouse_proto::record::{FrameBuilder, FrameHeader, Record};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::{PendingFrame, Shared, Submission, Trouble, Unwritten, Waiting};
+use super::{PendingFrame, Shared, Submission, Trouble, Unwritten, Waiting, start};
 use crate::{
     clock::Clock,
     log::{Appended, RecordId, Rejection},
@@ -28,17 +34,36 @@ const FRAME_RECORDS: usize = 1024;
 const FRAMES_IN_FLIGHT: usize = 1;
 /// Wait before an append whose outcome is unknown is tried again.
 const RETRY: Duration = Duration::from_millis(50);
+/// Wait for an Open to be read back before it is sent once more.
+const READ_BACK: Duration = Duration::from_secs(10);
+
+/// The frames of one session: which number comes next, and on which connection it was opened.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    counter: AtomicU64,
+    opened_on: AtomicU64,
+}
+
+impl Outgoing {
+    /// Nothing was sent yet; the first frame is an Open, over that connection.
+    pub(super) fn new(connection: u64) -> Self {
+        Self { counter: AtomicU64::new(0), opened_on: AtomicU64::new(connection) }
+    }
+
+    fn next(&self) -> u64 {
+        self.counter.fetch_add(1, Ordering::AcqRel) + 1
+    }
+}
 
 /// Runs until the inbox is closed and empty, then waits for what is on its way.
 pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Submission>, in_flight: usize) {
     // More frames at once would only be smaller ones.
     let in_flight = in_flight.min(FRAMES_IN_FLIGHT);
     let slots = Arc::new(Semaphore::new(in_flight));
-    let mut counter = 0;
     // The slot comes first, so that the group gathers while the frames before it are being written.
     while let Some(slot) = slot(&slots).await {
         let Some(first) = inbox.recv().await else { break };
-        counter += 1;
+        let counter = shared.outgoing.next();
         let (frame, waiting) = gather(&shared, first, &mut inbox, counter);
         append(&shared, counter, frame, waiting, slot);
     }
@@ -67,18 +92,7 @@ fn gather(
         let Ok(next) = inbox.try_recv() else { break };
         take(next, &mut frame);
     }
-    let (applied_position, applied_revision) = {
-        let applied = shared.applied.read();
-        (applied.last.map_or(0, |last| last.position.0), applied.fold.revision())
-    };
-    let header = FrameHeader {
-        session: shared.session,
-        counter,
-        applied_position,
-        applied_revision,
-        stamp_ms: Clock::wall_ms(),
-    };
-    (frame.finish(header).into(), waiting)
+    (frame.finish(shared.header(counter)).into(), waiting)
 }
 
 fn append(
@@ -92,11 +106,10 @@ fn append(
     let id = RecordId { session: shared.session, counter };
     // Before the append, because the frame may be read back before its answer arrives.
     shared.pending.lock().insert(counter, PendingFrame { waiting, outcomes: None, committed: false });
-    let answer = shared.log.append(id, frame.clone());
     let shared = Arc::clone(shared);
     let started = Instant::now();
     tokio::spawn(async move {
-        let appended = settle(&shared, id, frame, answer.await).await;
+        let appended = settle(&shared, id, frame).await;
         drop(slot);
         match appended {
             Ok(()) => {
@@ -110,10 +123,13 @@ fn append(
 
 /// An unknown outcome is tried again with the same id and bytes until it is known: every kind of record is idempotent
 /// by its own rule, so a frame that lands twice does no harm, and one that is given up would.
-async fn settle(shared: &Shared, id: RecordId, frame: Bytes, first: Appended) -> Result<(), Unwritten> {
-    let mut appended = first;
+async fn settle(shared: &Shared, id: RecordId, frame: Bytes) -> Result<(), Unwritten> {
     loop {
-        match appended {
+        let connection = shared.log.connection();
+        if connection != shared.outgoing.opened_on.load(Ordering::Acquire) {
+            open_anew(shared, connection).await?;
+        }
+        match shared.log.append_over(connection, id, frame.clone()).await {
             Appended::Committed { .. } => {
                 shared.trouble.send_if_modified(Trouble::pass);
                 return Ok(());
@@ -126,10 +142,40 @@ async fn settle(shared: &Shared, id: RecordId, frame: Bytes, first: Appended) ->
                 warn!(%id, "the log did not say whether it has a frame; trying again");
                 shared.trouble.send_if_modified(|trouble| trouble.begin("an append was not answered"));
                 tokio::time::sleep(RETRY).await;
-                appended = shared.log.append(id, frame.clone()).await;
+                if shared.is_over() {
+                    return Err(Unwritten::Unreachable);
+                }
             }
         }
     }
+}
+
+/// Opens the session once more, over a new connection: what the old one had acknowledged may be gone, and its revisions
+/// must not be given again (rule N3). Nothing else goes out before this relay has read the Open back (N4).
+async fn open_anew(shared: &Shared, connection: u64) -> Result<(), Unwritten> {
+    let counter = shared.outgoing.next();
+    let id = RecordId { session: shared.session, counter };
+    let mut frame = FrameBuilder::default();
+    let base = start::next_base(shared.applied.read().fold.revision()).map_err(|_| Unwritten::Unreachable)?;
+    frame.push(Record::Open { base });
+    let frame = Bytes::from(frame.finish(shared.header(counter)));
+    let mut applied = shared.revision.subscribe();
+    while shared.log.connection() == connection && !shared.is_over() {
+        match shared.log.append_over(connection, id, frame.clone()).await {
+            Appended::Committed { .. } => {
+                let read_back = applied.wait_for(|at| *at >= base);
+                if matches!(tokio::time::timeout(READ_BACK, read_back).await, Ok(Ok(_))) {
+                    info!(%base, "the session goes on over a new connection to the log");
+                    shared.outgoing.opened_on.store(connection, Ordering::Release);
+                    return Ok(());
+                }
+            }
+            Appended::Rejected(rejection) => return Err(unwritten(rejection)),
+            Appended::Unknown => tokio::time::sleep(RETRY).await,
+        }
+    }
+    // Over another connection by now, or not at all: whoever called looks again.
+    if shared.is_over() { Err(Unwritten::Unreachable) } else { Ok(()) }
 }
 
 fn unwritten(rejection: Rejection) -> Unwritten {
@@ -171,6 +217,20 @@ impl PendingFrame {
 }
 
 impl Shared {
+    fn header(&self, counter: u64) -> FrameHeader {
+        let (applied_position, applied_revision) = {
+            let applied = self.applied.read();
+            (applied.last.map_or(0, |last| last.position.0), applied.fold.revision())
+        };
+        let stamp_ms = Clock::wall_ms();
+        FrameHeader { session: self.session, counter, applied_position, applied_revision, stamp_ms }
+    }
+
+    /// Whether the log can never be followed again.
+    fn is_over(&self) -> bool {
+        matches!(*self.trouble.borrow(), Trouble::Final(_))
+    }
+
     /// Waits until nothing of this session is on its way any more.
     pub(super) async fn drained(&self) {
         const LOOK: Duration = Duration::from_millis(5);

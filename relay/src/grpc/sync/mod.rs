@@ -148,13 +148,16 @@ impl<'a> Sync<'a> {
         for _ in 0..TRIES {
             let Some(key) = self.key(admitted.node) else { break };
             match self.hear(key, admitted.incarnation, told) {
-                Heard::Granted { ttl, ttl_applied, .. } if long => {
-                    return Ok(self.promise(admitted, ttl, ttl_applied).await);
+                Heard::Granted { ttl, ttl_applied, .. } if long || ttl == Millis(0) => {
+                    match self.promise(key, admitted, ttl_applied).await {
+                        Some(ttl) => return Ok(ttl),
+                        None => *admitted = self.admit().await?,
+                    }
                 }
                 Heard::Granted { ttl, .. } => return Ok(ttl),
                 Heard::NotNewer { left } => return Ok(left),
                 Heard::Forked => *admitted = self.become_another(admitted.node, Admission::Forked).await?,
-                Heard::Ending => self.wait_for_verdict().await,
+                Heard::Ending => self.wait_for_verdict(key).await,
                 Heard::OtherIncarnation { .. } | Heard::Unknown => *admitted = self.admit().await?,
             }
         }
@@ -167,20 +170,22 @@ impl<'a> Sync<'a> {
         self.service.relay.keeper.hear(key, &contact, told)
     }
 
-    /// A lease longer than the awake lease is promised only when the log has told of its evidence.
-    async fn promise(&self, admitted: &Admitted, at_once: Millis, applied: Millis) -> Millis {
-        let evidence = record::Evidence {
+    /// What others may break is promised only when the log has told of its evidence; `None`: its end came first.
+    async fn promise(&self, key: LeaseKey, admitted: &Admitted, applied: Millis) -> Option<Millis> {
+        let evidence = self.evidence(admitted, applied);
+        let digest = self.service.relay.keeper.digest_of(evidence.clone());
+        match self.write(Record::Digest(digest), 128, None).await {
+            Ok(_) => self.is_member(admitted).then_some(applied),
+            Err(_) => Some(self.service.relay.keeper.tell_later(key, evidence)),
+        }
+    }
+
+    fn evidence(&self, admitted: &Admitted, lease: Millis) -> record::Evidence {
+        record::Evidence {
             namespace: self.namespace.clone(),
             node: admitted.node,
             incarnation: admitted.incarnation,
-            contact: contact_of(self.call.beat, self.activity, applied),
-        };
-        let digest = self.service.relay.keeper.digest_of(evidence);
-        match self.write(Record::Digest(digest), 128, None).await {
-            // An eviction may have come first.
-            Ok(_) if self.is_member(admitted) => applied,
-            Ok(_) => Millis(0),
-            Err(_) => at_once,
+            contact: contact_of(self.call.beat, self.activity, lease),
         }
     }
 
@@ -191,10 +196,14 @@ impl<'a> Sync<'a> {
     }
 
     /// The node's end is under way; its verdict comes with one of the next records.
-    async fn wait_for_verdict(&self) {
+    async fn wait_for_verdict(&self, key: LeaseKey) {
         let sequencer = &self.service.relay.sequencer;
-        let next = sequencer.read().fold.revision().next();
-        sequencer.reached(next, self.patience()).await;
+        loop {
+            let next = sequencer.read().fold.revision().next();
+            if !self.service.relay.keeper.is_ending(key) || !sequencer.reached(next, self.patience()).await {
+                return;
+            }
+        }
     }
 
     async fn leave(&self) -> Result<encoded::SyncResponse, RelayError> {

@@ -18,7 +18,7 @@ use crate::{
     error::RelayError,
     grpc::encode,
     keeper::{Told, contact_of},
-    liveness::{Heard, Millis},
+    liveness::{Heard, LeaseKey, Millis},
     metrics::PushResult,
     sequencer::Outcome,
     state::{PushVerdict, Verdict},
@@ -46,7 +46,7 @@ impl Sync<'_> {
                     continue;
                 }
                 Heard::Ending => {
-                    self.wait_for_verdict().await;
+                    self.wait_for_verdict(key).await;
                     continue;
                 }
                 Heard::OtherIncarnation { .. } | Heard::Unknown => {
@@ -54,7 +54,7 @@ impl Sync<'_> {
                     continue;
                 }
             };
-            if let Some(ttl) = self.push_once(admitted, &mut push, applied, answer).await? {
+            if let Some(ttl) = self.push_once(key, admitted, &mut push, applied, answer).await? {
                 return Ok(Some(ttl));
             }
             if answer.push_refused.is_some() {
@@ -81,6 +81,7 @@ impl Sync<'_> {
     /// Its deltas go into the record and are there again when it is worth another try.
     async fn push_once(
         &self,
+        key: LeaseKey,
         admitted: &mut Admitted,
         push: &mut PushRequest,
         applied: Millis,
@@ -101,7 +102,8 @@ impl Sync<'_> {
             Ok(outcome) => outcome,
             Err(error) => {
                 answer.push_refused = Some(self.refuse(error));
-                return Ok(None);
+                let evidence = self.evidence(admitted, applied);
+                return Ok(Some(self.service.relay.keeper.tell_later(key, evidence)));
             }
         };
         let Verdict::Push(verdict) = &outcome.verdict else { return Ok(None) };

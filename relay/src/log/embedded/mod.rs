@@ -180,6 +180,10 @@ impl Log for Embedded {
         }
     }
 
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
     fn read(&self, from: Position) -> Box<dyn LogReader> {
         Box::new(EmbeddedReader::new(Arc::clone(&self.shared), from))
     }

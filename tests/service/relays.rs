@@ -1,0 +1,266 @@
+//! Several relays on one log: the same state, no lease that one promised and another broke, nothing lost.
+
+use std::{sync::Arc, time::Duration};
+
+use dormouse_proto::{
+    ids::Revision,
+    record::{Frame, Record},
+    wire::v1::{self, chunk::Restart, member::State},
+};
+use dormouse_relay::{
+    config::Config,
+    log::{Log, LogId, Position, faults::Faulty, memory::Memory},
+};
+use tokio::time::sleep;
+
+use crate::harness::{Caller, Outcome, Served, add, asleep, awake, chunk, counter, pushed, set_add};
+
+/// Some relays on one log, and the way of each to it.
+struct Fleet {
+    log: Memory,
+    ways: Vec<Faulty<Memory>>,
+    relays: Vec<Served>,
+}
+
+impl Fleet {
+    async fn of(count: usize) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut fleet = Self { log: Memory::new(LogId(9)).shared(), ways: Vec::new(), relays: Vec::new() };
+        for _ in 0..count {
+            fleet.start_another().await?;
+        }
+        Ok(fleet)
+    }
+
+    async fn start_another(&mut self) -> Outcome {
+        let way = Faulty::by_hand(self.log.clone());
+        let mut config = Config::default();
+        config.leases.awake = dormouse_relay::liveness::Millis(1_000);
+        config.leases.suspect_grace = dormouse_relay::liveness::Millis(200);
+        self.relays.push(Served::new(config, Arc::new(way.clone())).await?);
+        self.ways.push(way);
+        Ok(())
+    }
+
+    /// Waits until all relays have applied the whole log, and compares their states.
+    async fn agrees(&self) -> u64 {
+        let newest = self.revisions().max().expect("there are relays");
+        for relay in &self.relays {
+            assert!(relay.relay().sequencer.reached(newest, Duration::from_secs(10)).await, "all catch up");
+        }
+        // They go on speaking each second, so all are looked at between two words.
+        for _ in 0..200 {
+            let at: Vec<_> = self.relays.iter().map(|it| it.relay().sequencer.read()).collect();
+            if at.windows(2).all(|pair| pair[0].fold.revision() == pair[1].fold.revision()) {
+                let hashes: Vec<_> = at.iter().map(|it| it.fold.hash()).collect();
+                assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "I5: {hashes:?}");
+                return at[0].fold.revision().0;
+            }
+            drop(at);
+            sleep(Duration::from_millis(5)).await;
+        }
+        panic!("never at the same place")
+    }
+
+    fn revisions(&self) -> impl Iterator<Item = Revision> {
+        self.relays.iter().map(|it| it.relay().sequencer.read().fold.revision())
+    }
+
+    async fn move_to(&self, caller: &mut Caller, relay: usize) {
+        caller.mailbox = self.relays[relay].mailbox().await;
+    }
+
+    async fn state_of(&self, relay: usize, node_id: &str) -> Option<(State, u64)> {
+        let request = v1::GetMemberRequest { namespace: String::new(), node_id: node_id.to_owned() };
+        let member =
+            self.relays[relay].membership().await.get_member(request).await.ok()?.into_inner().member?;
+        Some((member.state(), member.incarnation))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_may_call_any_relay_at_any_time_and_all_have_the_same_state() -> Outcome {
+    let mut fleet = Fleet::of(3).await?;
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut callers = Vec::new();
+    for name in 0..8 {
+        callers.push(Caller::new(&fleet.relays[usize::from(name) % 3], name).await);
+    }
+    let (mut pushed_by, mut total) = ([0_i64; 8], 0);
+    for step in 0..400 {
+        let (nth, relay) = (rng.usize(..8), rng.usize(..fleet.relays.len()));
+        fleet.move_to(&mut callers[nth], relay).await;
+        let key = format!("of-{nth}");
+        let answer = callers[nth].sync(vec![add(&key, 1), set_add("seen", &[&format!("{step}")])]).await?;
+        pushed(&answer);
+        pushed_by[nth] += 1;
+        total += 1;
+        let chunk = chunk(&answer);
+        assert_eq!(
+            Restart::try_from(chunk.restart)?,
+            Restart::Unspecified,
+            "the token is good at every relay"
+        );
+        if step == 200 {
+            fleet.start_another().await?;
+        }
+    }
+    // What it wrote elsewhere it reads here: `head` says how much this relay must have.
+    for (nth, caller) in callers.iter_mut().enumerate() {
+        let mut reader = Caller::new(&fleet.relays[(nth + 1) % 4], 100 + u8::try_from(nth)?).await;
+        reader.head = caller.head;
+        let answer = reader.sync(Vec::new()).await?;
+        assert_eq!(counter(&chunk(&answer).keys, &format!("of-{nth}")), Some(pushed_by[nth]));
+    }
+    assert_eq!(total, 400);
+    fleet.agrees().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_is_heard_by_any_relay_dies_and_whoever_is_silent_does() -> Outcome {
+    let fleet = Fleet::of(3).await?;
+    let mut living = Vec::new();
+    for name in 0..6 {
+        let mut caller = Caller::new(&fleet.relays[usize::from(name) % 3], name).await;
+        caller.wake().await?;
+        living.push(caller);
+    }
+    let mut dead = Caller::new(&fleet.relays[0], 90).await;
+    dead.wake().await?;
+    let mut rng = fastrand::Rng::with_seed(6);
+    for round in 0..48 {
+        // One relay is cut off from the log for four seconds, and everybody goes on calling it, too.
+        match round {
+            10 => fleet.ways[1].cut(),
+            26 => fleet.ways[1].mend(),
+            _ => {}
+        }
+        for caller in &mut living {
+            let relay = rng.usize(..3);
+            fleet.move_to(caller, relay).await;
+            let mut request = tonic::Request::new(caller.request(awake(60_000)));
+            request.set_timeout(Duration::from_millis(100));
+            let answer = caller.mailbox.sync(request).await;
+            let promised = answer.ok().and_then(|it| it.into_inner().lease).map_or(0, |lease| lease.ttl_ms);
+            if promised == 0 {
+                // What the relay cannot promise, another one can.
+                fleet.move_to(caller, (relay + if relay == 0 { 2 } else { 2 * (3 - relay) }) % 3).await;
+                let lease = caller.wake().await?.lease.expect("a lease");
+                assert!(lease.ttl_ms > 0, "round {round}: a relay that is heard promises");
+            }
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
+    for relay in 0..3 {
+        for caller in &living {
+            let (state, incarnation) =
+                fleet.state_of(relay, &caller.identity.node_id).await.expect("a member");
+            assert_eq!((state, incarnation), (State::Awake, 1), "at relay {relay}");
+        }
+        let (state, _) = fleet.state_of(relay, &dead.identity.node_id).await.expect("still told of");
+        assert_eq!(state, State::Gone, "at relay {relay}");
+    }
+    fleet.agrees().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_cut_off_promises_nothing_ends_nobody_and_opens_its_session_anew() -> Outcome {
+    let fleet = Fleet::of(2).await?;
+    let mut caller = Caller::new(&fleet.relays[0], 1).await;
+    let mut silent = Caller::new(&fleet.relays[0], 2).await;
+    caller.wake().await?;
+    silent.wake().await?;
+    sleep(Duration::from_secs(7)).await;
+    let at = fleet.log.barrier().await?.expect("not empty");
+    fleet.ways[0].cut();
+    sleep(Duration::from_secs(3)).await;
+    let mut request = tonic::Request::new(caller.request(awake(60_000)));
+    request.set_timeout(Duration::from_millis(400));
+    let lease = caller.mailbox.sync(request).await?.into_inner().lease.expect("a lease");
+    assert_eq!(lease.ttl_ms, 0, "nobody else hears of it");
+    let (state, _) = fleet.state_of(0, &silent.identity.node_id).await.expect("a member");
+    assert_ne!(state, State::Gone, "without the log nobody is ended");
+    fleet.ways[0].mend();
+    let session = fleet.relays[0].relay().sequencer.session();
+    caller.wake().await?;
+    assert_eq!(first_record_behind(&fleet.log, at, session).await?, "Open");
+    fleet.agrees().await;
+    Ok(())
+}
+
+/// The kind of the first record that a session wrote behind a position, its last words from before a cut left out.
+async fn first_record_behind(
+    log: &Memory,
+    at: Position,
+    session: u64,
+) -> Result<&'static str, Box<dyn std::error::Error>> {
+    let mut reader = log.read(at.next());
+    loop {
+        let batch = reader.next_batch().await?;
+        for stored in batch.frames.iter().filter(|it| it.record_id.session == session) {
+            let frame = Frame::decode(&stored.frame)?;
+            return Ok(match frame.records.first() {
+                Some(Record::Open { .. }) => "Open",
+                Some(_) => "another",
+                None => "nothing",
+            });
+        }
+        if batch.at_tail {
+            return Ok("nothing at all");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leases_of_a_relay_that_is_gone_are_taken_over() -> Outcome {
+    let mut fleet = Fleet::of(3).await?;
+    let mut orphan = Caller::new(&fleet.relays[2], 1).await;
+    let mut sleeper = Caller::new(&fleet.relays[2], 2).await;
+    orphan.wake().await?;
+    let request = sleeper.request(asleep());
+    sleeper.send(request).await?;
+    // Killed: it says nothing more to anybody.
+    fleet.ways[2].cut();
+    let killed = fleet.relays.pop().expect("three");
+    drop(killed);
+    let mut states = Vec::new();
+    for _ in 0..300 {
+        states.clear();
+        for relay in 0..2 {
+            states.push(fleet.state_of(relay, &orphan.identity.node_id).await.expect("told of").0);
+        }
+        if states == [State::Gone, State::Gone] {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(states, [State::Gone, State::Gone], "somebody draws the conclusion");
+    let (state, _) = fleet.state_of(0, &sleeper.identity.node_id).await.expect("a member");
+    assert_eq!(state, State::Asleep, "a lease that was granted holds");
+    fleet.agrees().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_tail_is_noticed_by_all_and_told_to_those_who_had_seen_it() -> Outcome {
+    let fleet = Fleet::of(2).await?;
+    let mut caller = Caller::new(&fleet.relays[0], 1).await;
+    caller.sync(vec![add("shown", 1)]).await?;
+    let kept = fleet.log.barrier().await?.expect("not empty");
+    caller.sync(vec![add("shown", 1)]).await?;
+    fleet.agrees().await;
+    fleet.log.lose_tail(kept);
+    for relay in &fleet.relays {
+        let why = tokio::time::timeout(Duration::from_secs(10), relay.relay().sequencer.lost()).await?;
+        assert!(why.contains("lost frames") || why.contains("forked"), "{why}");
+    }
+    drop(fleet.relays);
+    let again = Served::new(Config::default(), Arc::new(fleet.log.clone())).await?;
+    caller.mailbox = again.mailbox().await;
+    let answer = caller.sync(Vec::new()).await?;
+    assert_eq!(Restart::try_from(chunk(&answer).restart)?, Restart::Lost);
+    assert_eq!(counter(&chunk(&answer).keys, "shown"), Some(1));
+    again.stop().await;
+    Ok(())
+}
