@@ -36,9 +36,12 @@ pub fn start(filter: &str) -> Result<(), TelemetryError> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
+    let refused = |source| TelemetryError::Filter { filter: filter.to_owned(), source };
+    let parsed = EnvFilter::builder().parse(filter).map_err(refused)?;
+    // The NATS library calls it an error when it may not connect a second time, which is how it is told to give up.
+    let is_named = filter.contains("async_nats");
+    let quiet = "async_nats::connector=off".parse().map_err(refused)?;
+    Ok(if is_named { parsed } else { parsed.add_directive(quiet) })
 }
 
 #[cfg(test)]

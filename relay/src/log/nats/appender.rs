@@ -22,15 +22,17 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::frame;
-use super::link::REQUEST;
+use super::link::{REQUEST, Wire};
 use super::shared::Shared;
-use crate::log::{Appended, Position, RecordId, Rejection};
+use crate::log::{Appended, BoxFuture, Position, RecordId, Rejection};
 
 /// Appends that may be unanswered; all but one of them wait here.
 pub(super) const IN_LINE: usize = 64;
 const BYTES_IN_LINE: usize = 16 << 20;
 
 struct Waiting {
+    /// The only connection that it may go over.
+    connection: Option<u64>,
     record_id: RecordId,
     frame: Bytes,
     answer: oneshot::Sender<Appended>,
@@ -60,9 +62,22 @@ impl Appender {
         Self { shared: Arc::clone(shared), line, task: tokio::sync::Mutex::new(Some(task)) }
     }
 
-    /// Puts an append in line, or says why not.
-    pub(super) fn enqueue(
+    /// Puts an append in line; it may be for one connection only.
+    pub(super) fn append(
         &self,
+        connection: Option<u64>,
+        record_id: RecordId,
+        frame: Bytes,
+    ) -> BoxFuture<'static, Appended> {
+        match self.enqueue(connection, record_id, frame) {
+            Ok(answer) => Box::pin(async move { answer.await.unwrap_or(Appended::Unknown) }),
+            Err(rejection) => Box::pin(std::future::ready(Appended::Rejected(rejection))),
+        }
+    }
+
+    fn enqueue(
+        &self,
+        connection: Option<u64>,
         record_id: RecordId,
         frame: Bytes,
     ) -> Result<oneshot::Receiver<Appended>, Rejection> {
@@ -79,7 +94,7 @@ impl Appender {
             return Err(Rejection::TooManyInFlight { frames: IN_LINE, bytes: BYTES_IN_LINE });
         }
         let (answer, answered) = oneshot::channel();
-        entrance.send(Waiting { record_id, frame, answer }).map_err(|_| Rejection::Closed)?;
+        entrance.send(Waiting { connection, record_id, frame, answer }).map_err(|_| Rejection::Closed)?;
         line.unanswered += 1;
         line.unanswered_bytes = bytes;
         Ok(answered)
@@ -134,7 +149,11 @@ async fn append(shared: &Shared, waiting: &Waiting) -> Appended {
     if !shared.link.ready().await {
         return Appended::Unknown;
     }
-    match publish(shared, waiting).await {
+    let wire = shared.link.wire();
+    if waiting.connection.is_some_and(|only| only != wire.number()) {
+        return Appended::Unknown;
+    }
+    match publish(shared, &wire, waiting).await {
         Ok(ack) => {
             shared.set_full(false);
             let position = Position(ack.sequence);
@@ -150,7 +169,7 @@ async fn append(shared: &Shared, waiting: &Waiting) -> Appended {
 }
 
 /// Waits for the answer until the connection changes: then it will not come any more.
-async fn publish(shared: &Shared, waiting: &Waiting) -> Result<PublishAck, PublishError> {
+async fn publish(shared: &Shared, wire: &Wire, waiting: &Waiting) -> Result<PublishAck, PublishError> {
     let lost = || PublishError::new(PublishErrorKind::TimedOut);
     let mut link = shared.link.watch();
     link.mark_unchanged();
@@ -158,9 +177,8 @@ async fn publish(shared: &Shared, waiting: &Waiting) -> Result<PublishAck, Publi
         .payload(frame::encode(shared.log_id, waiting.record_id, &waiting.frame))
         .message_id(waiting.record_id.to_string())
         .expected_stream(&shared.stream);
-    let context = shared.link.context();
     let answer = async {
-        let sent = context.send_publish(shared.subject.clone(), message).await?;
+        let sent = wire.context.send_publish(shared.subject.clone(), message).await?;
         sent.await
     };
     tokio::select! {

@@ -158,6 +158,7 @@ impl Nats {
         let (stream, replicas) = (address.stream.clone(), info.config.num_replicas);
         let opened = Opened { link, log_id, stream, durability, replicas, max_frame_bytes };
         let shared = Arc::new(Shared::new(opened));
+        tokio::spawn(link::keep_up(Arc::downgrade(&shared), shared.link.watch()));
         let snapshots = Snapshots::new(Arc::clone(&shared));
         Ok(Self { appender: Appender::start(&shared), shared, snapshots })
     }
@@ -197,10 +198,20 @@ impl Log for Nats {
     }
 
     fn append(&self, record_id: RecordId, frame: Bytes) -> BoxFuture<'static, Appended> {
-        match self.appender.enqueue(record_id, frame) {
-            Ok(answer) => Box::pin(async move { answer.await.unwrap_or(Appended::Unknown) }),
-            Err(rejection) => Box::pin(std::future::ready(Appended::Rejected(rejection))),
-        }
+        self.appender.append(None, record_id, frame)
+    }
+
+    fn connection(&self) -> u64 {
+        self.shared.link.number()
+    }
+
+    fn append_over(
+        &self,
+        connection: u64,
+        record_id: RecordId,
+        frame: Bytes,
+    ) -> BoxFuture<'static, Appended> {
+        self.appender.append(Some(connection), record_id, frame)
     }
 
     fn read(&self, from: Position) -> Box<dyn LogReader> {

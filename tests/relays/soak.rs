@@ -1,0 +1,217 @@
+//! The soak: nodes that push, and somebody who disturbs everything that can be disturbed.
+#![expect(clippy::disallowed_methods, reason = "real processes are waited for in real time")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    caller::{NODES, Tally, counters, run_node},
+    relay::{Outcome, PATIENCE, RelayProcess},
+};
+
+const SEED: &str = "DORMOUSE_RELAYS_SEED";
+
+/// A broker that can be ended in two ways.
+pub(crate) trait Broker: Send + 'static {
+    /// In the names of figures.
+    const NAME: &'static str;
+
+    /// What `DORMOUSE_BROKER` is to say.
+    fn url(&self) -> String;
+    /// SIGKILL.
+    fn kill(&mut self);
+    /// SIGTERM, and waits for its end.
+    fn stop(&mut self);
+    /// Starts it again where it was; returns when it accepts connections.
+    fn run(&mut self);
+}
+
+/// What is to be done.
+pub(crate) struct Soak<B> {
+    pub(crate) broker: B,
+    pub(crate) relays: usize,
+    /// How often the broker is ended.
+    pub(crate) kills: u32,
+}
+
+/// What came of it.
+pub(crate) struct Told {
+    /// For each end of the broker: from when it accepts connections to the next acknowledged push.
+    pub(crate) back_after: Vec<Duration>,
+}
+
+#[derive(Default)]
+struct Disturbed {
+    back_after: Vec<Duration>,
+    relays_killed: u32,
+    relays_frozen: u32,
+}
+
+/// Whatever becomes of the one who disturbs, the nodes come to an end.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl Soak<()> {
+    /// As many as a build may take, or a hundred.
+    pub(crate) fn kills_of_this_run(few: u32) -> u32 {
+        if std::env::var("DORMOUSE_LONG").as_deref() == Ok("1") { 100 } else { few }
+    }
+}
+
+impl<B: Broker> Soak<B> {
+    pub(crate) fn run(mut self) -> Outcome<Told> {
+        let seed =
+            std::env::var(SEED).ok().and_then(|it| it.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+        println!("replay with {SEED}={seed} cargo test -p dormouse-tests --test relays {}", B::NAME);
+        let url = self.broker.url();
+        let env = [("DORMOUSE_BROKER", url.as_str()), ("DORMOUSE_SNAPSHOT_EVERY_BYTES", "4194304")];
+        let mut relays: Vec<_> =
+            (0..self.relays).map(|_| RelayProcess::start(&env)).collect::<Outcome<Vec<_>>>()?;
+        let urls: Arc<[String]> = relays.iter().map(RelayProcess::url).collect();
+        let (tally, over) = (Tally::new(), Arc::new(AtomicBool::new(false)));
+        let disturber = {
+            let (tally, over, rng) = (Arc::clone(&tally), Arc::clone(&over), Rng::with_seed(seed));
+            thread::spawn(move || {
+                let _over = Over(over);
+                let disturbed = disturb(&mut self, &mut relays, rng, &tally);
+                // All are still there for what is under way.
+                (self, relays, disturbed)
+            })
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        // A push at a time each, until the last disturbance is over.
+        let nodes: Vec<_> = (0..NODES)
+            .map(|number| {
+                let (urls, tally, over) = (Arc::clone(&urls), Arc::clone(&tally), Arc::clone(&over));
+                runtime.spawn(async move {
+                    let mut round = 0;
+                    while !over.load(Relaxed) {
+                        run_node(Arc::clone(&urls), number, seed ^ (round << 32), 8, Arc::clone(&tally))
+                            .await;
+                        round += 1;
+                    }
+                })
+            })
+            .collect();
+        let ended: Result<Vec<()>, _> = nodes.into_iter().map(|node| runtime.block_on(node)).collect();
+        let (_broker, relays, disturbed) = disturber.join().map_err(|_| "the disturber panicked")?;
+        let disturbed = disturbed?;
+        ended?;
+        let shown = relays.iter().map(|relay| shown(&runtime, relay)).collect::<Outcome<Vec<_>>>()?;
+        report::<B>(&tally, &disturbed, &shown)?;
+        for relay in &relays {
+            assert_eq!(
+                relay.metric("dormouse_false_deaths_total")?,
+                0,
+                "nobody who called is taken for dead"
+            );
+        }
+        Ok(Told { back_after: disturbed.back_after })
+    }
+}
+
+/// What a relay shows when it has all that any has.
+fn shown(runtime: &tokio::runtime::Runtime, relay: &RelayProcess) -> Outcome<Vec<i64>> {
+    let began = Instant::now();
+    loop {
+        match runtime.block_on(counters(relay.url(), 0)) {
+            Ok((values, _)) if began.elapsed() > Duration::from_secs(2) => return Ok(values),
+            Err(error) if began.elapsed() > PATIENCE => return Err(error),
+            _ => thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Ends the broker so often, and now and then kills or freezes a relay.
+fn disturb<B: Broker>(
+    soak: &mut Soak<B>,
+    relays: &mut [RelayProcess],
+    mut rng: Rng,
+    tally: &Tally,
+) -> Result<Disturbed, String> {
+    let mut disturbed = Disturbed::default();
+    for nth in 0..soak.kills {
+        thread::sleep(Duration::from_millis(rng.u64(200..700)));
+        let victim = rng.usize(..relays.len());
+        match rng.u32(..4) {
+            0 => {
+                relays[victim].kill().map_err(|error| error.to_string())?;
+                relays[victim].restart().map_err(|error| error.to_string())?;
+                disturbed.relays_killed += 1;
+            }
+            1 => {
+                freeze(&relays[victim], Duration::from_millis(rng.u64(300..4_000)))?;
+                disturbed.relays_frozen += 1;
+            }
+            _ => {}
+        }
+        if nth % 2 == 0 {
+            soak.broker.kill();
+        } else {
+            soak.broker.stop();
+        }
+        thread::sleep(Duration::from_millis(rng.u64(0..300)));
+        soak.broker.run();
+        disturbed.back_after.push(back_after(tally)?);
+    }
+    Ok(disturbed)
+}
+
+fn freeze(relay: &RelayProcess, length: Duration) -> Result<(), String> {
+    let pid = relay.pid().and_then(|pid| Pid::from_raw(pid.cast_signed())).ok_or("it runs")?;
+    kill_process(pid, Signal::STOP).map_err(|error| error.to_string())?;
+    thread::sleep(length);
+    kill_process(pid, Signal::CONT).map_err(|error| error.to_string())
+}
+
+/// How long until the next push is acknowledged.
+fn back_after(tally: &Tally) -> Result<Duration, String> {
+    let (began, before) = (Instant::now(), tally.pushes.load(Relaxed));
+    while tally.pushes.load(Relaxed) == before {
+        if began.elapsed() > 2 * PATIENCE {
+            return Err("nothing is acknowledged any more".to_owned());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(began.elapsed())
+}
+
+fn report<B: Broker>(tally: &Tally, disturbed: &Disturbed, shown: &[Vec<i64>]) -> Outcome {
+    let mut back_after = disturbed.back_after.clone();
+    back_after.sort_unstable();
+    let middle = back_after.get(back_after.len() / 2).copied().unwrap_or_default();
+    let longest = back_after.last().copied().unwrap_or_default();
+    println!("soak_{}_broker_kills {} count", B::NAME, disturbed.back_after.len());
+    println!("soak_{}_relay_kills {} count", B::NAME, disturbed.relays_killed);
+    println!("soak_{}_relay_freezes {} count", B::NAME, disturbed.relays_frozen);
+    println!("soak_{}_pushes {} count", B::NAME, tally.pushes.load(Relaxed));
+    println!("soak_{}_increments {} count", B::NAME, tally.increments.load(Relaxed));
+    println!("soak_{}_lost_answers {} count", B::NAME, tally.lost_answers.load(Relaxed));
+    println!("soak_{}_failed_calls {} count", B::NAME, tally.failures.load(Relaxed));
+    println!(
+        "back_after_{}_s {:.2} s (median; longest {:.2})",
+        B::NAME,
+        middle.as_secs_f64(),
+        longest.as_secs_f64()
+    );
+    for values in shown {
+        let (lost, doubled) = tally.differs(values);
+        println!("soak_{}_acked_lost {lost} count\nsoak_{}_applied_twice {doubled} count", B::NAME, B::NAME);
+        assert_eq!((lost, doubled), (0, 0), "{values:?}");
+    }
+    Ok(())
+}
