@@ -53,7 +53,6 @@ function random(bytes) {
   return drawn.toString("base64");
 }
 
-const sleepMs = (ms) => new Promise((done) => setTimeout(done, ms));
 const moment = () => [performance.now(), Date.now()];
 /** What the faster of the two clocks says: either may stand still while a process is frozen. */
 const since = (at) => Math.max(performance.now() - at[0], Date.now() - at[1]);
@@ -100,7 +99,7 @@ class Line {
       }
       left = ends - performance.now();
       if (second || left <= wait) throw error;
-      if (wait) await sleepMs(wait);
+      if (wait) await new Promise((done) => setTimeout(done, wait));
     }
   }
 

@@ -24,9 +24,8 @@ const collectionOf = (key) => key.slice(key.indexOf(" ") + 1, key.indexOf("/"));
 const nameOf = (key) => key.slice(key.indexOf("/") + 1);
 const inner = (map, key) => map.get(key) ?? map.set(key, new Map()).get(key);
 
+/** rows: key -> element -> { asOf, pull, state }; outbox, sealed.said: key -> element -> what was said; no set: element "". */
 export class Replica {
-  // rows: key -> element -> { asOf, pull, state }; outbox and sealed.said: key -> element -> what was said. The element of
-  // what is no set is "". One push is under way; its number, id and deltas never change.
   constructor(follow) {
     Object.assign(this, { follow, all: follow.includes("*"), node: null });
     Object.assign(this, { rows: new Map(), pulls: new Map(), restarted: new Set(), dead: new Map() });
@@ -270,8 +269,8 @@ export class Replica {
     for (const it of chunk.inbox ?? []) this.takeMessage(it);
     if (chunk.caughtUp) {
       if (this.all) this.barrierOfAll = max(this.barrierOfAll, asOf);
-      const names = new Set([...this.follow, ...this.restarted, ...this.dead.keys()]);
-      for (const name of names) if (name !== "*") this.reach(name, asOf);
+      const names = new Set([...this.follow.filter((it) => it !== "*"), ...this.restarted, ...this.dead.keys()]);
+      for (const name of names) this.reach(name, asOf);
       this.acked = this.acked.filter((it) => it > asOf);
     } else for (const name of chunk.caughtUpIn ?? []) this.reach(name, asOf);
     this.settleWhatArrived();
@@ -283,8 +282,7 @@ export class Replica {
     this.barriers.set(name, max(this.barriers.get(name) ?? 0n, at));
     const drop = (key, sub, isGone) => {
       const row = this.row(key, sub);
-      if (!row || row.asOf > at || !isGone(row)) return;
-      this.rows.get(key).delete(sub);
+      if (!row || row.asOf > at || !isGone(row) || !this.rows.get(key).delete(sub)) return;
       if (!this.rows.get(key).size) this.rows.delete(key);
     };
     for (const [key, sub] of this.dead.get(name)?.values() ?? []) drop(key, sub, (row) => isDead(row.state));
@@ -313,8 +311,7 @@ export class Replica {
     const at = revision(it, "revision");
     if (at <= this.delivered || this.ids.has(messageId)) return;
     this.delivered = at;
-    this.ids.add(messageId);
-    if (this.ids.size > NEWEST) this.ids.delete(this.ids.values().next().value);
+    if (this.ids.add(messageId).size > NEWEST) this.ids.delete(this.ids.values().next().value);
     this.inbox.push({ revision: at, messageId, sender, payload: plain(payload) });
   }
 }
