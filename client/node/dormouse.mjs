@@ -28,7 +28,7 @@ import { AMOUNT_MAX, Replica, WriteError, keyOf, plain } from "./dormouse_replic
 
 export { WriteError };
 
-const FIRST_ATTEMPT = 150, IDLE = 60_000; // ms in which a kept connection must prove itself; unused for longer, it is closed
+const FIRST_ATTEMPT = 150, IDLE = 25_000; // ms for a kept connection to prove itself; relays close what is silent for 30 s
 const CHUNK_LEAST = 16 << 10, CHUNK_MOST = 1 << 20, ANSWER_MAX = 64 << 20, VALUE_MAX = 256 << 10;
 const STOP = ["unauthenticated", "permission_denied", "invalid_argument", "not_found", "failed_precondition"];
 

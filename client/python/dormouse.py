@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from dormouse_replica import AMOUNT_MAX, Message, Replica, Report, WriteError, dumps, number, plain
 
-FIRST_ATTEMPT, IDLE = 0.150, 60.0  # seconds in which a kept connection must prove itself; unused for longer, it is closed
+FIRST_ATTEMPT, IDLE = 0.150, 25.0  # seconds for a kept connection to prove itself; relays close what is silent for 30 s
 CHUNK_LEAST, CHUNK_MOST, ANSWER_MAX, VALUE_MAX = 16 << 10, 1 << 20, 64 << 20, 256 << 10
 STOP = {"unauthenticated", "permission_denied", "invalid_argument", "not_found", "failed_precondition"}
 Freshness = collections.namedtuple("Freshness", "state age rows_left reason")  # current, catching_up, stale, never
