@@ -80,7 +80,7 @@ const ROOMS: &[Room] = &[
     room("relay/src/relay.rs",         &["std", "dormouse_proto", "tokio", "tracing", "crate::admin", "crate::clock", "crate::config", "crate::floors", "crate::keeper", "crate::liveness", "crate::log",
                                          "crate::metrics", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "crate::log::embedded", "crate::log::nats"]),
-    room("relay/src/grpc",             &["std", "dormouse_proto", "axum", "bytes", "http", "http_body", "parking_lot", "prost", "prost_types", "serde", "serde_json", "tokio", "tokio_stream", "tonic", "tonic_health",
+    room("relay/src/grpc",             &["std", "dormouse_proto", "axum", "base64", "bytes", "http", "http_body", "http_body_util", "parking_lot", "prost", "prost_reflect", "prost_types", "serde", "serde_json", "tokio", "tokio_stream", "tonic", "tonic_health",
                                          "tonic_reflection", "tonic_types", "tower", "tracing", "xxhash_rust", "getrandom",
                                          "crate::clock", "crate::config", "crate::error", "crate::floors", "crate::keeper", "crate::liveness", "crate::log", "crate::metrics", "crate::relay", "crate::selector", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "crate::log::embedded", "crate::log::nats", "crate::log::memory", "crate::log::faults"]),

@@ -4,6 +4,7 @@ mod calls;
 mod events;
 mod floors;
 mod harness;
+mod json;
 mod knowing;
 mod mail;
 mod refusals;

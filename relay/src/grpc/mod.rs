@@ -3,6 +3,7 @@
 mod encode;
 mod explain;
 mod floors;
+mod json;
 mod mailbox;
 mod membership;
 mod patience;
@@ -56,6 +57,7 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let json = json::JsonLayer::new(std::sync::Arc::clone(&relay.metrics))?;
     let service = Service { relay };
     let mailbox = MailboxServer::new(service.clone())
         .max_decoding_message_size(REQUEST_BYTES)
@@ -64,7 +66,10 @@ pub async fn serve(
     // Without TCP_NODELAY every cold plaintext connection waits 40 ms for a delayed acknowledgement.
     let incoming = TcpIncoming::from(TcpListenerStream::new(listener).into_inner()).with_nodelay(Some(true));
     Server::builder()
+        .accept_http1(true)
         .max_concurrent_streams(1_024)
+        // Outermost, so that it translates the refusals of every other layer as well.
+        .layer(json)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(mailbox)
