@@ -170,11 +170,6 @@ impl NatsServer {
         self.parse(&format!("nats://127.0.0.1:{}/{stream}", self.port))
     }
 
-    /// The same as text, for a relay's settings.
-    pub(crate) fn plain_url(&self, stream: &str) -> String {
-        format!("nats://127.0.0.1:{}/{stream}", self.port)
-    }
-
     /// The same with credentials before it.
     pub(crate) fn address_as(&self, credentials: &str, stream: &str) -> Address {
         self.parse(&format!("nats://{credentials}@127.0.0.1:{}/{stream}", self.port))

@@ -198,9 +198,8 @@ async fn first_record_behind(
     let mut reader = log.read(at.next());
     loop {
         let batch = reader.next_batch().await?;
-        for stored in batch.frames.iter().filter(|it| it.record_id.session == session) {
-            let frame = Frame::decode(&stored.frame)?;
-            return Ok(match frame.records.first() {
+        if let Some(stored) = batch.frames.iter().find(|it| it.record_id.session == session) {
+            return Ok(match Frame::decode(&stored.frame)?.records.first() {
                 Some(Record::Open { .. }) => "Open",
                 Some(_) => "another",
                 None => "nothing",

@@ -104,7 +104,9 @@ impl Keeper {
             if !came_back {
                 peers.listen_anew(keeper.clock.now());
                 drop(peers);
-                told.into_iter().for_each(|(key, evidence)| keeper.note_untold(key, evidence));
+                for (key, evidence) in told {
+                    keeper.note_untold(key, evidence);
+                }
             }
         });
     }

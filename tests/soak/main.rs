@@ -6,21 +6,21 @@
 
 #[path = "../processes/caller.rs"]
 mod caller;
+mod disturbed;
 #[path = "../brokers/nats.rs"]
 #[allow(dead_code, reason = "the contract of the log asks more of a server")]
 mod nats;
 #[path = "../processes/relay.rs"]
 mod relay;
-mod soak;
 
+use disturbed::{Broker, Soak};
 use relay::Outcome;
-use soak::{Broker, Soak};
 
 impl Broker for nats::NatsServer {
     const NAME: &'static str = "nats";
 
     fn url(&self) -> String {
-        self.plain_url("soak")
+        self.address("soak").to_string()
     }
 
     fn kill(&mut self) {
