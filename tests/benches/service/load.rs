@@ -130,7 +130,7 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    async fn call(&self, node: &mut Node) {
+    pub(crate) async fn call(&self, node: &mut Node) {
         match self {
             Self::Push(count) => {
                 let deltas = deltas(&mut node.random, *count);
