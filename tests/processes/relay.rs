@@ -30,7 +30,7 @@ pub(crate) struct RelayProcess {
 }
 
 /// The relay's own binary, built once and as a user would build it.
-fn relay_binary() -> Outcome<&'static Path> {
+pub(crate) fn relay_binary() -> Outcome<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BINARY.get_or_init(|| build().map_err(|error| error.to_string()));
     built.as_deref().map_err(|error| error.clone().into())
