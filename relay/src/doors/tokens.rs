@@ -34,8 +34,7 @@ impl Tokens {
         let table = Kept::open(vec![Named { setting: "tokens_file", path }], |files, contents| {
             let wrong = |source| DoorsError::Tokens { path: files[0].path.clone(), source };
             let text = str::from_utf8(&contents[0]).map_err(|error| {
-                let line =
-                    1 + contents[0][..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+                let line = contents[0][..error.valid_up_to()].split(|byte| *byte == b'\n').count();
                 wrong(TokensError::Line { line, rule: "must be text in UTF-8".to_owned() })
             })?;
             TokenTable::parse(text).map_err(wrong)

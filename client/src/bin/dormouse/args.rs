@@ -84,6 +84,11 @@ impl Target {
         Self { url: Some(url), token: None, ca: None, client_cert: None, client_key: None, ..self.clone() }
     }
 
+    /// Whether the relay may ask who we are.
+    pub(crate) fn shows_a_certificate(&self) -> bool {
+        set(self.client_cert.as_ref()).is_some()
+    }
+
     /// Whether others may see the token on its way.
     pub(crate) fn token_is_exposed(&self) -> bool {
         self.token.is_some() && self.insecure && self.url().starts_with("http://")

@@ -35,14 +35,6 @@ const CAUSES: &[(&[&str], &str)] = &[
         "its certificate is that of an authority (CA:TRUE), and no relay's: have one signed by it; openssl makes one that needs no \
          authority with -addext basicConstraints=critical,CA:FALSE",
     ),
-    (
-        &["CertificateRequired"],
-        "it asks callers for a certificate: set DORMOUSE_CLIENT_CERT and DORMOUSE_CLIENT_KEY",
-    ),
-    (
-        &["alert: UnknownCA", "alert: BadCertificate", "alert: DecryptError", "alert: CertificateUnknown"],
-        "it does not accept the certificate of DORMOUSE_CLIENT_CERT: that must be of an authority in its DORMOUSE_TLS_CLIENT_CA",
-    ),
 ];
 
 /// What keeps this target from answering, if anything more can be said than that it does not.
@@ -57,7 +49,7 @@ pub(super) async fn diagnosed(target: &Target, reason: &Reason) -> Option<(Findi
                     Failure::Refused(format!("{url} is not trusted: {why}")),
                 ));
             }
-            other_scheme(target).await
+            other_scheme(target).await.or_else(|| hung_up(target, why))
         }
         Reason::Refused { word, .. } => {
             let cure = match word.as_str() {
@@ -72,6 +64,24 @@ pub(super) async fn diagnosed(target: &Target, reason: &Reason) -> Option<(Findi
         }
         _ => None,
     }
+}
+
+/// With TLS 1.3 a relay that does not like a caller's certificate says so when that one's handshake is over already, and
+/// what is heard of it is at best an alert, at worst the end of the connection.
+fn hung_up(target: &Target, why: &str) -> Option<(Finding, Failure)> {
+    let url = target.url();
+    let told = ["alert", "closed", "reset", "Broken pipe"].iter().any(|word| why.contains(word));
+    if !url.starts_with("https://") || !told {
+        return None;
+    }
+    let cure = if target.shows_a_certificate() {
+        "it hangs up right after the handshake, so it does not accept the certificate of DORMOUSE_CLIENT_CERT: that must be of an \
+         authority in its DORMOUSE_TLS_CLIENT_CA"
+    } else {
+        "it hangs up right after the handshake, so it asks callers for a certificate: set DORMOUSE_CLIENT_CERT and \
+         DORMOUSE_CLIENT_KEY"
+    };
+    Some((fail(format!("{url}: {cure}")), Failure::Refused(format!("{url} does not let us in: {why}"))))
 }
 
 fn fail(text: String) -> Finding {
