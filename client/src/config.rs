@@ -4,19 +4,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use dormouse_proto::{
     convert::bounds,
-    ids::{Group, InvalidName, Namespace},
+    ids::{Group, InvalidName},
 };
 
-use crate::{error::ConfigError, node::Node, replica::Follow};
-
-/// What both kinds of callers need.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Target {
-    pub(crate) url: Option<String>,
-    pub(crate) token: Option<String>,
-    pub(crate) ca: Option<String>,
-    pub(crate) namespace: Option<String>,
-}
+use crate::{
+    connection::Connection,
+    error::ConfigError,
+    node::Node,
+    replica::Follow,
+    target::{Secret, Target},
+};
 
 /// Reads a variable; empty counts as not set.
 pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -26,47 +23,11 @@ pub(crate) fn process_env(key: &str) -> Option<String> {
     std::env::var_os(key).map(|value| value.to_string_lossy().into_owned())
 }
 
-fn var(env: Env<'_>, key: &str) -> Option<String> {
+pub(crate) fn var(env: Env<'_>, key: &str) -> Option<String> {
     env(key).filter(|value| !value.is_empty())
 }
 
-impl Target {
-    const URL: &str = "http://127.0.0.1:7400";
-
-    pub(crate) fn from_env(env: Env<'_>) -> Result<Self, ConfigError> {
-        let url = var(env, "DORMOUSE_URL");
-        let platform = ["AWS_LAMBDA_FUNCTION_NAME", "K_SERVICE"];
-        if url.is_none()
-            && let Some(set) = platform.iter().find(|key| var(env, key).is_some())
-        {
-            let rule = format!("required inside a function ({set} is set): no relay runs on this machine");
-            return Err(ConfigError::new("DORMOUSE_URL", rule));
-        }
-        Ok(Self {
-            url,
-            token: var(env, "DORMOUSE_TOKEN"),
-            ca: var(env, "DORMOUSE_CA"),
-            namespace: var(env, "DORMOUSE_NAMESPACE"),
-        })
-    }
-
-    pub(crate) fn url(&self) -> &str {
-        self.url.as_deref().unwrap_or(Self::URL)
-    }
-
-    /// The namespace as requests carry it; empty: the token's own.
-    pub(crate) fn checked_namespace(&self) -> Result<String, ConfigError> {
-        if self.ca.is_some() {
-            let rule = "pins the certificate of an https:// relay, and this build has no TLS; leave it unset";
-            return Err(ConfigError::new("DORMOUSE_CA", rule));
-        }
-        let checked = self.namespace.clone().map(Namespace::try_from).transpose();
-        let checked = checked.map_err(invalid("DORMOUSE_NAMESPACE"))?;
-        Ok(checked.map_or_else(String::new, String::from))
-    }
-}
-
-fn invalid(key: &'static str) -> impl Fn(InvalidName) -> ConfigError {
+pub(crate) fn invalid(key: &'static str) -> impl Fn(InvalidName) -> ConfigError {
     move |wrong| ConfigError::new(key, wrong.to_string())
 }
 
@@ -100,24 +61,43 @@ const BUDGET: Duration = Duration::from_millis(500);
 const OUTBOX_BYTES: usize = 4 << 20;
 
 impl NodeBuilder {
-    /// Where the relay is: `http://host:port`. Default `http://127.0.0.1:7400`. `DORMOUSE_URL`.
+    /// Where the relay is: `https://host:port`, or `http://` without TLS. Default `http://127.0.0.1:7400`. `DORMOUSE_URL`.
     #[must_use]
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.target.url = Some(url.into());
         self
     }
 
-    /// Sent as `authorization: Bearer`; without TLS it travels in the clear. `DORMOUSE_TOKEN`.
+    /// Sent as `authorization: Bearer`. To another machine only under TLS, unless [`insecure`](Self::insecure) is said.
+    /// `DORMOUSE_TOKEN`.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.target.token = Some(token.into());
+        self.target.token = Some(Secret::new(token));
         self
     }
 
-    /// The certificate authority of an `https://` relay, which this build cannot speak to. `DORMOUSE_CA`.
+    /// The certificate authority of an `https://` relay: the path of a file, or the PEM text itself. By default the roots
+    /// that are compiled in, those of Mozilla. `DORMOUSE_CA`.
     #[must_use]
     pub fn ca(mut self, ca: impl Into<String>) -> Self {
         self.target.ca = Some(ca.into());
+        self
+    }
+
+    /// The certificate that this node shows where the relay asks for one, and its key: each the path of a file, or the PEM
+    /// text itself. `DORMOUSE_CLIENT_CERT`, `DORMOUSE_CLIENT_KEY`.
+    #[must_use]
+    pub fn client_cert(mut self, cert: impl Into<String>, key: impl Into<String>) -> Self {
+        self.target.client_cert = Some(cert.into());
+        self.target.client_key = Some(Secret::new(key));
+        self
+    }
+
+    /// Lets the token travel to another machine in the clear. For a network that is closed by other means.
+    /// `DORMOUSE_INSECURE`.
+    #[must_use]
+    pub fn insecure(mut self) -> Self {
+        self.target.insecure = true;
         self
     }
 
@@ -174,13 +154,13 @@ impl NodeBuilder {
         self
     }
 
-    /// Checks the settings. No I/O happens and no identity is drawn, so the process may be snapshotted and cloned
-    /// afterwards.
+    /// Checks the settings. Nothing is contacted, only files that are named are read, and no identity is drawn, so the
+    /// process may be snapshotted and cloned afterwards.
     ///
     /// # Errors
     /// The first setting that breaks its rule.
     pub fn build(self) -> Result<Node, ConfigError> {
-        let connection = crate::connection::Connection::new(self.target.url(), self.target.token.as_deref())?;
+        let connection = Connection::new(&self.target)?;
         Ok(Node::new(self.checked()?, connection))
     }
 
@@ -342,7 +322,6 @@ mod tests {
             ("DORMOUSE_GROUP", "a b"),
             ("DORMOUSE_COLLECTIONS", "Ads"),
             ("DORMOUSE_NAMESPACE", "Shop"),
-            ("DORMOUSE_CA", "/etc/ca.pem"),
         ] {
             assert_eq!(checked(&[(key, value)]).expect_err(value).key(), key);
         }
@@ -350,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_url_that_this_build_cannot_speak_to_is_refused() {
-        for url in ["https://relay", "relay:7400", "http://"] {
+        for url in ["amqp://relay", "relay:7400", "http://", "https://"] {
             let error = NodeBuilder::default().url(url).build().expect_err(url);
             assert_eq!(error.key(), "DORMOUSE_URL");
         }

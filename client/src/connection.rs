@@ -18,7 +18,10 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use crate::error::{ConfigError, Reason};
+use crate::{
+    error::{ConfigError, Reason},
+    target::Target,
+};
 
 /// The most that a first attempt on a kept channel may cost.
 const FIRST_ATTEMPT: Duration = Duration::from_millis(150);
@@ -147,25 +150,11 @@ enum Next {
 }
 
 impl Connection {
-    /// No I/O happens here.
-    pub(crate) fn new(url: &str, token: Option<&str>) -> Result<Self, ConfigError> {
-        let wrong = |rule: &str| ConfigError::new("DORMOUSE_URL", rule);
-        if url.starts_with("https://") {
-            return Err(wrong("https:// needs TLS, which this build does not have; use http://"));
-        }
-        if !url.starts_with("http://") {
-            return Err(wrong("must begin with http://"));
-        }
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong("must be a URL"))?;
-        let bearer = token.map(|token| format!("Bearer {token}").parse::<MetadataValue<Ascii>>());
-        let token =
-            bearer.transpose().map_err(|_| ConfigError::new("DORMOUSE_TOKEN", "must be visible ASCII"))?;
+    /// Nothing is contacted here.
+    pub(crate) fn new(target: &Target) -> Result<Self, ConfigError> {
         Ok(Self {
-            endpoint: endpoint.tcp_nodelay(true),
-            token: token.map(|mut token| {
-                token.set_sensitive(true);
-                token
-            }),
+            endpoint: target.endpoint()?,
+            token: target.bearer()?,
             kept: Mutex::new(None),
             opened: Mutex::new(0),
         })

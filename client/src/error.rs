@@ -1,6 +1,6 @@
 //! What can go wrong beside a write that does not fit: see [`WriteError`](crate::WriteError).
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use tonic::Status;
 use tonic_types::StatusExt as _;
@@ -58,9 +58,20 @@ impl From<Status> for Reason {
                 word: status.code().description().to_owned(),
                 message: status.message().to_owned(),
             },
-            None => Self::NotReached(format!("{}: {}", status.code().description(), status.message())),
+            None => Self::NotReached(format!("{}: {}", status.code().description(), down_to_cause(&status))),
         }
     }
+}
+
+/// A connection fails with the words "transport error", and only its last cause says what is to be mended: an unknown
+/// certificate authority, or nobody there.
+fn down_to_cause(status: &Status) -> String {
+    let mut deepest: Option<&dyn Error> = status.source();
+    while let Some(next) = deepest.and_then(Error::source) {
+        deepest = Some(next);
+    }
+    let cause = deepest.map(ToString::to_string).filter(|cause| !status.message().contains(cause.as_str()));
+    cause.map_or_else(|| status.message().to_owned(), |cause| format!("{}: {cause}", status.message()))
 }
 
 /// What the relay says, and of which fields: without them nobody knows what to mend.

@@ -73,6 +73,7 @@ pub mod replica;
 #[cfg(feature = "traps")]
 pub mod simulation;
 mod state;
+mod target;
 
 pub use awake::{Awake, Deadline};
 pub use config::NodeBuilder;

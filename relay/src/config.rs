@@ -38,13 +38,22 @@ const USUAL_FILE: &str = "dormouse.toml";
 /// The settings of one relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where functions call: an IP address and a port. Elsewhere than on this machine only together with `insecure`.
+    /// Where functions call: an IP address and a port. Elsewhere than on this machine only with TLS and tokens, or
+    /// together with `insecure`.
     pub listen: SocketAddr,
-    /// Whether everybody who reaches `listen` may read and write everything. For a network that is closed by other
-    /// means; the relay itself asks nobody who they are.
+    /// Whether `listen` may be reached from elsewhere without TLS, without tokens or without both. For a network that is
+    /// closed by other means.
     pub insecure: bool,
     /// Where `/livez`, `/readyz` and `/metrics` are. It shows numbers and no state, but belongs to operators alone.
     pub admin_listen: SocketAddr,
+    /// The relay's certificate and those between it and its authority, in PEM. `None`: no TLS. Read again when it changes.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, in PEM. Both or neither.
+    pub tls_key: Option<PathBuf>,
+    /// The authorities of the certificates that callers must show, in PEM. `None`: they need none.
+    pub tls_client_ca: Option<PathBuf>,
+    /// The hashes of the tokens that callers must send. `None`: nobody is asked. Read again when it changes.
+    pub tokens_file: Option<PathBuf>,
     /// Which log holds everything.
     pub broker: Broker,
     /// The folder of the embedded log. On a local disk that keeps what it was told to sync; one relay per folder.
@@ -90,6 +99,10 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
             insecure: false,
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            tokens_file: None,
             broker: Broker::Embedded,
             data_dir: PathBuf::from("./dormouse-data"),
             durability: None,
@@ -169,15 +182,6 @@ pub enum ConfigError {
         /// A setting with a similar name.
         nearest: Option<String>,
     },
-    /// A setting of the contract that this build cannot honour. Ignoring it would leave a relay open that was told
-    /// to be closed.
-    #[error(
-        "{name}: this build has neither TLS nor tokens yet; leave it out, and keep `listen` on this machine"
-    )]
-    NotYet {
-        /// The name, and where it stood.
-        name: String,
-    },
     /// A value that breaks its rule.
     #[error("{name} = {value}: must be {rule}")]
     Invalid {
@@ -191,10 +195,10 @@ pub enum ConfigError {
     /// A variable of the environment that is no text.
     #[error("{0} is not valid Unicode")]
     NotUnicode(String),
-    /// Everybody who reaches that address could read and write everything.
+    /// Everybody who reaches that address could read and write everything, or read along.
     #[error(
-        "listen = {0} is reached from other machines, and this build has neither TLS nor tokens yet: \
-         keep to a loopback address, or set insecure = true (DORMOUSE_INSECURE=1) if the network is closed by other means"
+        "listen = {0} is reached from other machines: set tls_cert, tls_key and tokens_file, or keep to a loopback address, or \
+         set insecure = true (DORMOUSE_INSECURE=1) if the network is closed by other means"
     )]
     Open(SocketAddr),
     /// Settings that exclude each other, or a name that no group can have.
@@ -209,6 +213,11 @@ pub enum ConfigError {
 
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"))
+}
+
+/// Whether nobody else can connect to it.
+pub fn is_on_this_machine(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 impl Config {
@@ -284,9 +293,33 @@ impl Config {
         LeasePolicy::new(self.leases, groups)
     }
 
+    /// What whoever reaches `listen` from another machine could do; empty: nothing, or nobody reaches it.
+    pub fn exposed(&self) -> &'static str {
+        if is_on_this_machine(self.listen) {
+            return "";
+        }
+        match (self.tls_cert.is_some(), self.tokens_file.is_some()) {
+            (true, true) => "",
+            (true, false) => "whoever reaches it may read and write everything: there are no tokens",
+            (false, true) => "whoever is on the way reads tokens and everything else: there is no TLS",
+            (false, false) => {
+                "whoever reaches it may read and write everything: there are neither TLS nor tokens"
+            }
+        }
+    }
+
     /// What no setting can be judged for alone.
     fn check(&self) -> Result<(), ConfigError> {
-        if !self.insecure && !self.listen.ip().to_canonical().is_loopback() {
+        let refused = |message: &str| Err(ConfigError::Refused(message.to_owned()));
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            return refused("tls_cert and tls_key belong together: set both, or neither");
+        }
+        if self.tls_client_ca.is_some() && self.tls_cert.is_none() {
+            return refused(
+                "tls_client_ca asks callers for certificates, which takes TLS: set tls_cert and tls_key too",
+            );
+        }
+        if !self.insecure && !self.exposed().is_empty() {
             return Err(ConfigError::Open(self.listen));
         }
         if self.listen == self.admin_listen && self.listen.port() != 0 {

@@ -1,8 +1,12 @@
 //! Everything that a caller can be refused for. `grpc/status.rs` alone decides how that looks on the wire.
 
-use dormouse_proto::{convert::Violations, ids::Revision};
+use dormouse_proto::{
+    convert::Violations,
+    ids::{Namespace, Revision},
+};
 
 use crate::{
+    access::Role,
     sequencer::Unwritten,
     state::{Reason, Refused},
 };
@@ -13,6 +17,21 @@ pub enum RelayError {
     /// Fields that break their rules. Nothing was applied.
     #[error("the request is not valid")]
     Invalid(Violations),
+    /// This relay asks for tokens, and none came. No body was read.
+    #[error("this relay asks for a token: send one as `authorization: Bearer ...`")]
+    TokenMissing,
+    /// The token stands for nothing, or not any more. No body was read.
+    #[error("this relay does not know that token, or not any more")]
+    TokenUnknown,
+    /// The token is good in another namespace. Whether the one that was asked for exists is not said.
+    #[error("the token is good in the namespace {own:?}, and the request names another one", own = own.as_str())]
+    NamespaceDenied {
+        /// The token's own.
+        own: Namespace,
+    },
+    /// The token's role may not call this. No body was read.
+    #[error("the token's role is {0}, which may not do this")]
+    RoleDenied(Role),
     /// The page token is not one of this call. Nothing happened.
     #[error("the page token is not one that this call gave")]
     PageTokenInvalid,

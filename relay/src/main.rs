@@ -4,13 +4,15 @@ use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use dormouse_relay::{
     admin,
-    config::{Broker, Config},
+    config::{Broker, Config, is_on_this_machine},
+    doors::Doors,
     grpc,
     log::{
         Log,
         embedded::{self, Embedded},
         nats::{self, Nats},
     },
+    metrics::Metrics,
     relay::{Relay, Started},
     telemetry,
 };
@@ -19,7 +21,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 // Many small buffers are made by one thread and freed by another, which the system allocator does not like.
 #[global_allocator]
@@ -47,6 +49,8 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     let config = Config::load()?;
     telemetry::start(&config.log)?;
+    let doors = Doors::open(&config)?;
+    warn_of_what_is_open(&config);
     let log = open_log(&config).await?;
     let listener = bind(config.listen, "DORMOUSE_LISTEN").await?;
     let admin_listener = bind(config.admin_listen, "DORMOUSE_ADMIN_LISTEN").await?;
@@ -62,7 +66,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
         Arc::new(started.relay.clone()),
         stopped(stopping.clone()),
     ));
-    let server = tokio::spawn(grpc::serve(started.relay.clone(), listener, stopped(stopping)));
+    let reread = tokio::spawn(reread_when_told(doors.clone(), Arc::clone(&started.relay.metrics)));
+    let relay = started.relay.clone();
+    let server = tokio::spawn(grpc::serve_behind(doors, relay, listener, stopped(stopping)));
     info!(relay = %started.relay.id, revision = %started.relay.sequencer.read().fold.revision(), "ready");
 
     let mut server = server;
@@ -75,7 +81,32 @@ async fn run() -> Result<(), Box<dyn Error>> {
         }
         result = &mut server => return Err(format!("the server ended: {result:?}").into()),
     }
+    reread.abort();
     finish(started, stop, server, admin).await
+}
+
+/// At every start, because what was meant for a day stays for years.
+fn warn_of_what_is_open(config: &Config) {
+    let exposed = config.exposed();
+    if !exposed.is_empty() {
+        warn!(listen = %config.listen, "DORMOUSE_INSECURE: other machines reach this relay, and {exposed}");
+    }
+    if !is_on_this_machine(config.admin_listen) {
+        warn!(
+            admin_listen = %config.admin_listen,
+            "other machines reach the admin port, which asks nobody who they are and shows numbers of every namespace"
+        );
+    }
+}
+
+/// SIGHUP: certificate and tokens at once, for whoever has just written them.
+async fn reread_when_told(doors: Doors, metrics: Arc<Metrics>) -> std::io::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    while hangups.recv().await.is_some() {
+        info!("SIGHUP: looking at certificate and tokens");
+        doors.refresh_aside(&metrics).await;
+    }
+    Ok(())
 }
 
 /// Ends the streams, finishes the calls that are under way, writes what waits, stores a snapshot.

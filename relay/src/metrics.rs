@@ -8,7 +8,7 @@ mod floors;
 mod labels;
 
 pub use floors::FloorGauge;
-pub use labels::{Admission, PushResult, WebhookOutcome};
+pub use labels::{Admission, FileRead, Handshake, PushResult, WebhookOutcome};
 
 use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
@@ -91,6 +91,9 @@ pub struct Metrics {
     relay_pause: Counter<f64, AtomicU64>,
     mass_losses: Counter,
     floors: FloorCounters,
+    handshakes: CounterPer<Handshake>,
+    tls_reads: CounterPer<FileRead>,
+    tokens_reads: CounterPer<FileRead>,
 }
 
 fn registered<M: Metric + Clone>(registry: &mut Registry, metric: M, name: &str, help: &str) -> M {
@@ -146,6 +149,21 @@ impl Default for Metrics {
                 "Times that so many members fell silent at once that they were kept",
             ),
             floors: FloorCounters::registered(it),
+            handshakes: CounterPer::registered(
+                it,
+                "tls_handshakes",
+                "TLS handshakes, by what became of them",
+            ),
+            tls_reads: CounterPer::registered(
+                it,
+                "tls_reads",
+                "Changes of the certificate's files, by what became of them",
+            ),
+            tokens_reads: CounterPer::registered(
+                it,
+                "tokens_reads",
+                "Changes of the tokens file, by what became of them",
+            ),
             registry,
         }
     }
@@ -240,6 +258,21 @@ impl Metrics {
     /// The count of a value crossed that floor.
     pub fn floor_crossed(&self, floor: &str, below: bool) {
         self.floors.crossed(floor, below);
+    }
+
+    /// A handshake has come to its end.
+    pub fn shook_hands(&self, outcome: Handshake) {
+        self.handshakes.of(outcome).inc();
+    }
+
+    /// The files of the certificate have changed.
+    pub fn tls_read(&self, outcome: FileRead) {
+        self.tls_reads.of(outcome).inc();
+    }
+
+    /// The tokens file has changed.
+    pub fn tokens_read(&self, outcome: FileRead) {
+        self.tokens_reads.of(outcome).inc();
     }
 
     /// What became of the posting of an event to its owner.
@@ -400,7 +433,7 @@ mod tests {
         let all = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!((names.len(), all), (31, 31));
+        assert_eq!((names.len(), all), (34, 34));
         assert!(names.iter().all(|name| name.starts_with("dormouse_")));
     }
 }

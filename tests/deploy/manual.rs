@@ -35,13 +35,10 @@ fn the_manual_knows_why_settings_are_refused() {
         (
             &[("DORMOUSE_LISTEN", "0.0.0.0:7400")][..],
             "",
-            "is reached from other machines, and this build has neither TLS nor tokens yet",
+            "is reached from other machines: set tls_cert, tls_key and tokens_file",
         ),
-        (
-            &[("DORMOUSE_TLS_CERT", "cert.pem")][..],
-            "",
-            "this build has neither TLS nor tokens yet; leave it out",
-        ),
+        (&[("DORMOUSE_TLS_CERT", "cert.pem")][..], "", "tls_cert and tls_key belong together"),
+        (&[("DORMOUSE_TLS_CLIENT_CA", "ca.pem")][..], "", "tls_client_ca asks callers for certificates"),
         (&[("DORMOUSE_LISTEN", "127.0.0.1:7401")][..], "", "listen and admin_listen are both "),
         (&[("DORMOUSE_ASLEEP_LEASE_MS", "10")][..], "", "awake_lease_ms, asleep_lease_ms, "),
         (&[][..], "[group.\"a b\"]", "a group must be "),

@@ -9,6 +9,7 @@ use dormouse_proto::wire::v1::{
 use dormouse_relay::{
     admin,
     config::Config,
+    doors::Doors,
     grpc,
     log::{Log, LogId, memory::Memory},
     relay::{Relay, Started},
@@ -17,11 +18,13 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::{Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
-pub(crate) type Outcome = Result<(), Box<dyn Error>>;
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// A relay that is served on loopback until it is dropped or stopped.
 pub(crate) struct Served {
     pub(crate) started: Option<Started>,
+    #[allow(dead_code, reason = "the tests of the way in ask for it")]
+    pub(crate) doors: Doors,
     pub(crate) url: String,
     pub(crate) admin_url: String,
     stop: watch::Sender<bool>,
@@ -35,6 +38,7 @@ impl Served {
     }
 
     pub(crate) async fn new(config: Config, log: Arc<dyn Log>) -> Result<Self, Box<dyn Error>> {
+        let doors = Doors::open(&config)?;
         let started = Relay::start(config, log).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let admin_listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -51,11 +55,11 @@ impl Served {
             Arc::new(started.relay.clone()),
             until(stopping.clone()),
         ));
-        let relay = started.relay.clone();
+        let (relay, behind) = (started.relay.clone(), doors.clone());
         let server = tokio::spawn(async move {
-            grpc::serve(relay, listener, until(stopping)).await.expect("the server runs");
+            grpc::serve_behind(behind, relay, listener, until(stopping)).await.expect("the server runs");
         });
-        Ok(Self { started: Some(started), url, admin_url, stop, server })
+        Ok(Self { started: Some(started), doors, url, admin_url, stop, server })
     }
 
     pub(crate) fn relay(&self) -> &Relay {

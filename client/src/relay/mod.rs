@@ -19,13 +19,14 @@ pub use membership::{
 pub use watch::{MemberChanges, MemberWatch, Watch};
 
 use crate::{
-    config::{Target, process_env},
+    config::process_env,
     connection::{ANSWER_MAX, Attempt, Budget, Connection},
     convert::key_rows,
     error::{ConfigError, Reason},
     mail::{SendOptions, Sent, drawn_id},
     outcome::Durability,
     replica::message::KeyRows,
+    target::{Secret, Target},
 };
 
 /// A relay, seen from outside. Every call may be repeated, and is, once, on a new connection if the first one fails.
@@ -57,24 +58,40 @@ pub struct RelayBuilder {
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl RelayBuilder {
-    /// Where the relay is: `http://host:port`. Default `http://127.0.0.1:7400`.
+    /// Where the relay is: `https://host:port`, or `http://` without TLS. Default `http://127.0.0.1:7400`.
     #[must_use]
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.target.url = Some(url.into());
         self
     }
 
-    /// Sent as `authorization: Bearer`.
+    /// Sent as `authorization: Bearer`. To another machine only under TLS, unless [`insecure`](Self::insecure) is said.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.target.token = Some(token.into());
+        self.target.token = Some(Secret::new(token));
         self
     }
 
-    /// The certificate authority of an `https://` relay, which this build cannot speak to.
+    /// The certificate authority of an `https://` relay: the path of a file, or the PEM text itself. By default the roots
+    /// that are compiled in, those of Mozilla.
     #[must_use]
     pub fn ca(mut self, ca: impl Into<String>) -> Self {
         self.target.ca = Some(ca.into());
+        self
+    }
+
+    /// The certificate to show where the relay asks for one, and its key: each the path of a file, or the PEM text itself.
+    #[must_use]
+    pub fn client_cert(mut self, cert: impl Into<String>, key: impl Into<String>) -> Self {
+        self.target.client_cert = Some(cert.into());
+        self.target.client_key = Some(Secret::new(key));
+        self
+    }
+
+    /// Lets the token travel to another machine in the clear. For a network that is closed by other means.
+    #[must_use]
+    pub fn insecure(mut self) -> Self {
+        self.target.insecure = true;
         self
     }
 
@@ -92,13 +109,13 @@ impl RelayBuilder {
         self
     }
 
-    /// Checks the settings. No I/O happens.
+    /// Checks the settings. Nothing is contacted; files that are named are read.
     ///
     /// # Errors
     /// The first setting that breaks its rule.
     pub fn build(self) -> Result<Relay, ConfigError> {
         Ok(Relay {
-            connection: Connection::new(self.target.url(), self.target.token.as_deref())?,
+            connection: Connection::new(&self.target)?,
             namespace: self.target.checked_namespace()?,
             timeout: self.timeout.unwrap_or(TIMEOUT),
         })
@@ -128,7 +145,7 @@ pub struct Written {
 }
 
 impl Relay {
-    /// A relay as `DORMOUSE_URL`, `DORMOUSE_TOKEN`, `DORMOUSE_CA` and `DORMOUSE_NAMESPACE` describe it.
+    /// A relay as `DORMOUSE_URL`, `_TOKEN`, `_CA`, `_CLIENT_CERT`, `_CLIENT_KEY`, `_INSECURE` and `_NAMESPACE` describe it.
     ///
     /// # Errors
     /// The first variable that breaks its rule.

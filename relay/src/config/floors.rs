@@ -96,7 +96,7 @@ fn tag(text: &str) -> Result<Option<String>, Rule> {
 fn address(text: &str) -> Result<Uri, Rule> {
     if text.starts_with("https://") {
         return Err(
-            "an address that begins with http://, because this build has no TLS yet; let something on this \
+            "an address that begins with http://, because events are posted without TLS; let something on this \
                     machine carry it on"
                 .to_owned(),
         );
@@ -148,7 +148,7 @@ impl File<'_> {
             let place = &mut floor;
             let setting = find(SETTINGS, key).map(|set| move |text: &str| set(place, text));
             let known = SETTINGS.iter().map(|it| it.0).chain([VALUES]);
-            self.set((&path, key), value, setting, || nearest(key, known).map(str::to_owned))?;
+            self.set(&path, value, setting, || nearest(key, known).map(str::to_owned))?;
         }
         if floor.minimum == 0 {
             return Err(refused("a floor needs a minimum"));

@@ -35,6 +35,10 @@ pub(super) const RELAY: &[(&str, Setter<Config>)] = &[
     ("listen", |config, text| put(&mut config.listen, address(text))),
     ("insecure", |config, text| put(&mut config.insecure, switch(text))),
     ("admin_listen", |config, text| put(&mut config.admin_listen, address(text))),
+    ("tls_cert", |config, text| put(&mut config.tls_cert, Ok(file(text)))),
+    ("tls_key", |config, text| put(&mut config.tls_key, Ok(file(text)))),
+    ("tls_client_ca", |config, text| put(&mut config.tls_client_ca, Ok(file(text)))),
+    ("tokens_file", |config, text| put(&mut config.tokens_file, Ok(file(text)))),
     ("broker", |config, text| put(&mut config.broker, text.parse())),
     ("data_dir", |config, text| put(&mut config.data_dir, folder(text))),
     ("durability", |config, text| put(&mut config.durability, durability(text))),
@@ -85,11 +89,19 @@ pub(super) const LIMITS: &[(&str, Setter<Policy>)] = &[
     ("stamp_skew_ms", |limits, text| limit(&mut limits.stamp_skew_ms, text, 1..=1 << 44)),
 ];
 
-/// Names of the contract that this build cannot honour yet.
-const NOT_YET: &[&str] = &["tls_cert", "tls_key", "tokens_file"];
-
 /// The client's names. Both programs may run in one environment.
-const CLIENT: &[&str] = &["url", "token", "ca", "namespace", "group", "tags", "collections", "budget_ms"];
+const CLIENT: &[&str] = &[
+    "url",
+    "token",
+    "ca",
+    "client_cert",
+    "client_key",
+    "namespace",
+    "group",
+    "tags",
+    "collections",
+    "budget_ms",
+];
 
 pub(super) fn put<T>(place: &mut T, value: Result<T, Rule>) -> Result<(), Rule> {
     *place = value?;
@@ -113,6 +125,10 @@ fn folder(text: &str) -> Result<PathBuf, Rule> {
         return Err("the path of a folder".to_owned());
     }
     Ok(PathBuf::from(text))
+}
+
+fn file(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 fn durability(text: &str) -> Result<Option<Durability>, Rule> {
@@ -192,11 +208,11 @@ pub(super) fn apply_variable(config: &mut Config, name: &str, text: &str) -> Res
     let variable = |key: &str| format!("{PREFIX}{}", key.to_ascii_uppercase());
     // Names of the environment are in capitals: `DORMOUSE_Listen` is another variable.
     let setting = Setting::named(&key).filter(|_| variable(&key) == name);
-    if text.is_empty() && (setting.is_some() || NOT_YET.contains(&key.as_str())) {
+    if text.is_empty() && setting.is_some() {
         return Ok(());
     }
     let outcome = setting.map(|setting| setting.set(config, text));
-    judge(outcome, name.to_owned(), &key, text, || nearest(&key, everywhere()).map(variable))
+    judge(outcome, name.to_owned(), text, || nearest(&key, everywhere()).map(variable))
 }
 
 /// Whether Kubernetes (or Docker) has put the variable there because some service is called `dormouse` or
@@ -217,14 +233,12 @@ fn is_service_link(bare: &str, text: &str) -> bool {
 fn judge(
     outcome: Option<Result<(), Rule>>,
     name: String,
-    key: &str,
     text: &str,
     nearest: impl FnOnce() -> Option<String>,
 ) -> Result<(), ConfigError> {
     match outcome {
         Some(Ok(())) => Ok(()),
         Some(Err(rule)) => Err(ConfigError::Invalid { name, value: shown(text), rule }),
-        None if NOT_YET.contains(&key) => Err(ConfigError::NotYet { name }),
         None => Err(ConfigError::Unknown { name, nearest: nearest() }),
     }
 }
@@ -294,7 +308,7 @@ impl<'a> File<'a> {
         for (key, value) in self.table.iter().filter(|(key, _)| !apart(key)) {
             let setting = Setting::named(key).map(|setting| |text: &str| setting.set(config, text));
             let hint = || nearest(key, everywhere()).map(str::to_owned);
-            self.set((key, key), value, setting, hint)?;
+            self.set(key, value, setting, hint)?;
         }
         Ok(())
     }
@@ -313,7 +327,7 @@ impl<'a> File<'a> {
                 let place = &mut leases;
                 let setting = find(LEASES, key).map(|set| move |text: &str| set(place, text));
                 let hint = || nearest(key, in_group()).map(str::to_owned);
-                self.set((&format!("{at}.{key}"), key), value, setting, hint)?;
+                self.set(&format!("{at}.{key}"), value, setting, hint)?;
             }
             config.groups.insert(group, leases);
         }
@@ -334,7 +348,7 @@ impl<'a> File<'a> {
                 let place = &mut limits;
                 let setting = find(LIMITS, key).map(|set| move |text: &str| set(place, text));
                 let hint = || nearest(key, in_namespace()).map(str::to_owned);
-                self.set((&format!("{at}.{key}"), key), value, setting, hint)?;
+                self.set(&format!("{at}.{key}"), value, setting, hint)?;
             }
             config.namespaces.insert(namespace, limits);
         }
@@ -344,7 +358,7 @@ impl<'a> File<'a> {
     /// Hands a value to its setting; `None`: no setting is called so.
     pub(super) fn set(
         &self,
-        (path, key): (&str, &str),
+        path: &str,
         value: &Value,
         setting: Option<impl FnOnce(&str) -> Result<(), Rule>>,
         nearest: impl FnOnce() -> Option<String>,
@@ -360,7 +374,7 @@ impl<'a> File<'a> {
             None => Err("a text, a whole number, true or false".to_owned()),
         });
         let text = text.unwrap_or_else(|| value.type_str().to_owned());
-        judge(outcome, self.name(path), key, &text, nearest)
+        judge(outcome, self.name(path), &text, nearest)
     }
 
     /// The value that stands there in the file itself.

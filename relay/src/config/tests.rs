@@ -136,7 +136,7 @@ fn a_webhook_is_plain_http_and_its_address_is_not_printed() {
         |address: &str| refusal(&[], &format!("[floor.workers]\nminimum = 1\nwebhook = \"{address}\""));
     let tls = refused("https://refill/secret");
     assert!(tls.starts_with("floor.workers.webhook in d.toml = https://...: must be"), "{tls}");
-    assert!(tls.contains("no TLS yet"), "{tls}");
+    assert!(tls.contains("posted without TLS"), "{tls}");
     for address in ["ftp://refill", "http://", "http:///refill", "http://user:secret@refill/"] {
         let refused = refused(address);
         assert!(
@@ -203,7 +203,19 @@ fn an_unknown_name_is_refused_with_the_nearest_one() {
 
 #[test]
 fn names_that_share_the_prefix_are_passed_over() {
-    for name in ["URL", "TOKEN", "CA", "NAMESPACE", "GROUP", "TAGS", "COLLECTIONS", "BUDGET_MS", "CONFIG"] {
+    for name in [
+        "URL",
+        "TOKEN",
+        "CA",
+        "CLIENT_CERT",
+        "CLIENT_KEY",
+        "NAMESPACE",
+        "GROUP",
+        "TAGS",
+        "COLLECTIONS",
+        "BUDGET_MS",
+        "CONFIG",
+    ] {
         assert_eq!(refusal(&[(&format!("DORMOUSE_{name}"), "x")], ""), "accepted");
     }
 }
@@ -226,11 +238,45 @@ fn a_service_called_dormouse_does_not_keep_the_relay_from_starting() {
 fn a_relay_that_everybody_reaches_must_be_asked_for() {
     let everywhere = ("DORMOUSE_LISTEN", "0.0.0.0:7400");
     let refused = refusal(&[everywhere], "");
-    assert!(refused.contains("0.0.0.0:7400") && refused.contains("neither TLS nor tokens"), "{refused}");
+    assert!(
+        refused.contains("0.0.0.0:7400") && refused.contains("tls_cert, tls_key and tokens_file"),
+        "{refused}"
+    );
     assert_eq!(refusal(&[everywhere, ("DORMOUSE_INSECURE", "1")], ""), "accepted");
     assert_eq!(refusal(&[("DORMOUSE_LISTEN", "[::1]:7400")], ""), "accepted");
-    let closed = refusal(&[("DORMOUSE_TLS_CERT", "cert.pem")], "");
-    assert!(closed.starts_with("DORMOUSE_TLS_CERT: this build has neither"), "{closed}");
+    let cert = ("DORMOUSE_TLS_CERT", "cert.pem");
+    let key = ("DORMOUSE_TLS_KEY", "key.pem");
+    let tokens = ("DORMOUSE_TOKENS_FILE", "tokens");
+    assert_eq!(refusal(&[everywhere, cert, key], ""), refused, "whoever comes could do everything");
+    assert_eq!(refusal(&[everywhere, tokens], ""), refused, "whoever listens could take the token");
+    assert_eq!(refusal(&[everywhere, cert, key, tokens], ""), "accepted");
+}
+
+#[test]
+fn what_is_open_is_called_so() -> Outcome {
+    let exposed = |more: &[(&str, &str)]| {
+        let env = [&[("DORMOUSE_LISTEN", "0.0.0.0:7400"), ("DORMOUSE_INSECURE", "1")], more].concat();
+        from(&env, "").map(|config| config.exposed())
+    };
+    let tls = &[("DORMOUSE_TLS_CERT", "c"), ("DORMOUSE_TLS_KEY", "k")][..];
+    let tokens = &[("DORMOUSE_TOKENS_FILE", "t")][..];
+    assert!(exposed(&[])?.contains("neither TLS nor tokens"));
+    assert!(exposed(tls)?.contains("no tokens"));
+    assert!(exposed(tokens)?.contains("no TLS"));
+    assert_eq!(exposed(&[tls, tokens].concat())?, "");
+    assert_eq!(Config::default().exposed(), "", "nobody else reaches it");
+    Ok(())
+}
+
+#[test]
+fn a_certificate_and_its_key_belong_together() {
+    let (cert, key) = (("DORMOUSE_TLS_CERT", "c"), ("DORMOUSE_TLS_KEY", "k"));
+    let client = ("DORMOUSE_TLS_CLIENT_CA", "ca");
+    for alone in [cert, key] {
+        assert!(refusal(&[alone], "").starts_with("tls_cert and tls_key belong together"));
+    }
+    assert!(refusal(&[client], "").starts_with("tls_client_ca asks callers for certificates"));
+    assert_eq!(refusal(&[cert, key, client], ""), "accepted");
 }
 
 #[test]

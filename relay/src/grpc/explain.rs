@@ -7,6 +7,7 @@ use dormouse_proto::{
 
 use super::{Service, membership, namespace};
 use crate::{
+    access::Caller,
     error::RelayError,
     keeper::Obituary,
     liveness::{LeaseKey, LeaseSettings, LeaseState, LeaseView, Millis, UndeclaredFreeze},
@@ -16,10 +17,11 @@ use crate::{
 impl Service {
     pub(super) fn explain(
         &self,
+        caller: &Caller,
         name: String,
         node_id: &str,
     ) -> Result<v1::ExplainMemberResponse, RelayError> {
-        let namespace = namespace(name)?;
+        let namespace = namespace(caller, name)?;
         let node = membership::node(node_id)?;
         let applied = self.relay.sequencer.read();
         let fold = &applied.fold;

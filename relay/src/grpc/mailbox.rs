@@ -14,8 +14,9 @@ use prost::Message as _;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{Service, encode, namespace, patience, sync::Sync};
+use super::{Service, caller, encode, namespace, patience, sync::Sync};
 use crate::{
+    access::Caller,
     error::RelayError,
     metrics::PushResult,
     state::{ReadBounds, SendVerdict, Verdict, WriteVerdict},
@@ -30,28 +31,34 @@ impl Mailbox for Service {
         request: Request<v1::SyncRequest>,
     ) -> Result<Response<encoded::SyncResponse>, Status> {
         let patience = patience::of(request.metadata());
-        let call = SyncCall::try_from(request.into_inner()).map_err(|it| self.refused(it.into()))?;
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
+        let message = request.into_inner();
+        caller.admits(&message.namespace).map_err(|denied| self.refused(denied.into()))?;
+        let call = SyncCall::try_from(message).map_err(|it| self.refused(it.into()))?;
         self.count_call(&call);
-        let namespace = call.namespace.clone().unwrap_or_default();
+        let namespace = call.namespace.clone().unwrap_or_else(|| caller.own());
         let answer = Sync::new(self, call, namespace, patience).run().await;
         Ok(Response::new(answer.map_err(|error| self.refused(error))?))
     }
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::ReadResponse>, Status> {
         let patience = patience::of(request.metadata());
-        let answer = self.read_keys(request.into_inner(), patience).await;
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
+        let answer = self.read_keys(&caller, request.into_inner(), patience).await;
         Ok(Response::new(answer.map_err(|error| self.refused(error))?))
     }
 
     async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
         let patience = patience::of(request.metadata());
-        let answer = self.write_deltas(request.into_inner(), patience).await;
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
+        let answer = self.write_deltas(&caller, request.into_inner(), patience).await;
         Ok(Response::new(answer.map_err(|error| self.refused(error))?))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
         let v1::WatchRequest { namespace: name, collections, token } = request.into_inner();
-        let namespace = namespace(name).map_err(|error| self.refused(error))?;
+        let namespace = namespace(&caller, name).map_err(|error| self.refused(error))?;
         let follow = Follow::from_names(collections, "collections").map_err(|it| self.refused(it.into()))?;
         let pull = PullRequest {
             token: token.into(),
@@ -59,13 +66,14 @@ impl Mailbox for Service {
             max_bytes: bounds::CHUNK_DEFAULT as usize,
             ..PullRequest::default()
         };
-        let stream = self.watch_rows(namespace, pull).map_err(|error| self.refused(error))?;
+        let stream = self.watch_rows(&caller, namespace, pull).map_err(|error| self.refused(error))?;
         Ok(Response::new(Box::pin(stream)))
     }
 
     async fn send(&self, request: Request<v1::SendRequest>) -> Result<Response<v1::SendResponse>, Status> {
         let patience = patience::of(request.metadata());
-        let answer = self.send_mail(request.into_inner(), patience).await;
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
+        let answer = self.send_mail(&caller, request.into_inner(), patience).await;
         Ok(Response::new(answer.map_err(|error| self.refused(error))?))
     }
 }
@@ -87,9 +95,11 @@ impl Service {
 
     async fn write_deltas(
         &self,
+        caller: &Caller,
         request: v1::WriteRequest,
         patience: Duration,
     ) -> Result<v1::WriteResponse, RelayError> {
+        caller.admits(&request.namespace)?;
         let bytes = request.encoded_len();
         if bytes > bounds::PUSH_BYTES {
             return Err(RelayError::Invalid(
@@ -97,7 +107,7 @@ impl Service {
             ));
         }
         let v1::WriteRequest { namespace: name, request_id, deltas } = request;
-        let namespace = namespace(name)?;
+        let namespace = namespace(caller, name)?;
         let request_id: OnceId =
             request_id.try_into().map_err(|error| Violations::from(Violation::new("request_id", error)))?;
         let deltas = deltas_from_wire(deltas, "deltas")?;
@@ -130,12 +140,14 @@ impl Service {
 
     async fn send_mail(
         &self,
+        caller: &Caller,
         request: v1::SendRequest,
         patience: Duration,
     ) -> Result<v1::SendResponse, RelayError> {
+        caller.admits(&request.namespace)?;
         let bytes = request.encoded_len();
         let Mail { namespace, node, message_id, sender, payload, ttl_ms } = request.try_into()?;
-        let namespace = namespace.unwrap_or_default();
+        let namespace = namespace.unwrap_or_else(|| caller.own());
         let limits = {
             let applied = self.relay.sequencer.read();
             applied.fold.namespace(&namespace).map_or(*applied.fold.limits(), |view| *view.limits())
@@ -158,6 +170,7 @@ impl Service {
 
     async fn read_keys(
         &self,
+        caller: &Caller,
         request: v1::ReadRequest,
         patience: Duration,
     ) -> Result<v1::ReadResponse, RelayError> {
@@ -170,7 +183,7 @@ impl Service {
             max_events,
             keys,
         } = request;
-        let namespace = namespace(name)?;
+        let namespace = namespace(caller, name)?;
         let wanted = wanted(keys)?;
         let (first, after) = read_page_token(&page_token, wanted.len())?;
         let min_revision = Revision(min_revision);

@@ -14,8 +14,9 @@ use dormouse_proto::{
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{Service, encode, namespace, patience, selector::Filter};
+use super::{Service, caller, encode, namespace, patience, selector::Filter, watch::Watcher};
 use crate::{
+    access::Caller,
     error::RelayError,
     state::{Fold, Verdict},
 };
@@ -37,15 +38,17 @@ impl Membership for Service {
         &self,
         request: Request<v1::ListMembersRequest>,
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
-        Ok(Response::new(self.list(request.into_inner()).map_err(|error| self.refused(error))?))
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
+        Ok(Response::new(self.list(&caller, request.into_inner()).map_err(|error| self.refused(error))?))
     }
 
     async fn get_member(
         &self,
         request: Request<v1::GetMemberRequest>,
     ) -> Result<Response<v1::GetMemberResponse>, Status> {
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
         let v1::GetMemberRequest { namespace: name, node_id } = request.into_inner();
-        let member = self.find(name, &node_id).map_err(|error| self.refused(error))?;
+        let member = self.find(&caller, name, &node_id).map_err(|error| self.refused(error))?;
         Ok(Response::new(v1::GetMemberResponse { member: Some(member), conditions: self.conditions() }))
     }
 
@@ -53,32 +56,35 @@ impl Membership for Service {
         &self,
         request: Request<v1::CountMembersRequest>,
     ) -> Result<Response<v1::CountMembersResponse>, Status> {
-        Ok(Response::new(self.count(request.into_inner()).map_err(|error| self.refused(error))?))
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
+        Ok(Response::new(self.count(&caller, request.into_inner()).map_err(|error| self.refused(error))?))
     }
 
     async fn explain_member(
         &self,
         request: Request<v1::ExplainMemberRequest>,
     ) -> Result<Response<v1::ExplainMemberResponse>, Status> {
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
         let v1::ExplainMemberRequest { namespace: name, node_id } = request.into_inner();
-        Ok(Response::new(self.explain(name, &node_id).map_err(|error| self.refused(error))?))
+        Ok(Response::new(self.explain(&caller, name, &node_id).map_err(|error| self.refused(error))?))
     }
 
     async fn watch_members(
         &self,
         request: Request<v1::WatchMembersRequest>,
     ) -> Result<Response<Self::WatchMembersStream>, Status> {
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
         let v1::WatchMembersRequest { namespace: name, filter, after_revision, activity } =
             request.into_inner();
-        let namespace = namespace(name).map_err(|error| self.refused(error))?;
+        let namespace = namespace(&caller, name).map_err(|error| self.refused(error))?;
         let filter = Filter::from_wire(filter).map_err(|wrong| self.refused(wrong.into()))?;
         if filter.names_states() && !activity {
             let why = "states come and go without a revision: a filter by state needs activity";
             return Err(self.refused(invalid("filter.states", why)).into());
         }
         let after = after_revision.map(Revision);
-        let stream =
-            self.watch_events(namespace, filter, after, activity).map_err(|error| self.refused(error))?;
+        let stream = self.watch_events(&caller, Watcher { namespace, filter, after }, activity);
+        let stream = stream.map_err(|error| self.refused(error))?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -87,7 +93,9 @@ impl Membership for Service {
         request: Request<v1::EvictMemberRequest>,
     ) -> Result<Response<v1::EvictMemberResponse>, Status> {
         let patience = patience::of(request.metadata());
-        let member = self.evict(request.into_inner(), patience).await.map_err(|error| self.refused(error))?;
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
+        let member =
+            self.evict(&caller, request.into_inner(), patience).await.map_err(|error| self.refused(error))?;
         Ok(Response::new(v1::EvictMemberResponse { member: Some(member) }))
     }
 
@@ -146,10 +154,14 @@ pub(super) fn node(node_id: &str) -> Result<NodeId, RelayError> {
 }
 
 impl Service {
-    fn list(&self, request: v1::ListMembersRequest) -> Result<v1::ListMembersResponse, RelayError> {
+    fn list(
+        &self,
+        caller: &Caller,
+        request: v1::ListMembersRequest,
+    ) -> Result<v1::ListMembersResponse, RelayError> {
         let full = request.view() == Detail::Full;
         let v1::ListMembersRequest { namespace: name, filter, page_size, page_token, view: _ } = request;
-        let (namespace, filter) = (namespace(name)?, Filter::from_wire(filter)?);
+        let (namespace, filter) = (namespace(caller, name)?, Filter::from_wire(filter)?);
         let after: Option<NodeId> = match page_token.as_str() {
             "" => None,
             token => Some(token.parse().map_err(|_| RelayError::PageTokenInvalid)?),
@@ -218,17 +230,21 @@ impl Service {
         counted.map(|(name, count)| (name.to_owned(), count)).collect()
     }
 
-    fn find(&self, name: String, node_id: &str) -> Result<v1::Member, RelayError> {
-        let namespace = namespace(name)?;
+    fn find(&self, caller: &Caller, name: String, node_id: &str) -> Result<v1::Member, RelayError> {
+        let namespace = namespace(caller, name)?;
         let node = node(node_id)?;
         let applied = self.relay.sequencer.read();
         self.any_member(&applied.fold, &namespace, node)
             .ok_or_else(|| RelayError::NodeUnknown(node_id.to_owned()))
     }
 
-    fn count(&self, request: v1::CountMembersRequest) -> Result<v1::CountMembersResponse, RelayError> {
+    fn count(
+        &self,
+        caller: &Caller,
+        request: v1::CountMembersRequest,
+    ) -> Result<v1::CountMembersResponse, RelayError> {
         let v1::CountMembersRequest { namespace: name, filter, group_by } = request;
-        let (namespace, filter) = (namespace(name)?, Filter::from_wire(filter)?);
+        let (namespace, filter) = (namespace(caller, name)?, Filter::from_wire(filter)?);
         if group_by.len() > GROUP_BY {
             let too_many = Violation::too_large("group_by", group_by.len(), GROUP_BY, "names");
             return Err(RelayError::Invalid(too_many.into()));
@@ -280,11 +296,12 @@ impl Service {
 
     async fn evict(
         &self,
+        caller: &Caller,
         request: v1::EvictMemberRequest,
         patience: Duration,
     ) -> Result<v1::Member, RelayError> {
         let v1::EvictMemberRequest { namespace: name, node_id, reason } = request;
-        let namespace = namespace(name)?;
+        let namespace = namespace(caller, name)?;
         let node = node(&node_id)?;
         if reason.len() > REASON_BYTES {
             return Err(RelayError::Invalid(

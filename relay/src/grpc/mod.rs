@@ -1,5 +1,6 @@
 //! The services: decode, ask, encode.
 
+mod authentication;
 mod encode;
 mod explain;
 mod floors;
@@ -13,7 +14,7 @@ mod stream;
 mod sync;
 mod watch;
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use dormouse_proto::{
     convert::{Violation, Violations},
@@ -25,10 +26,17 @@ use dormouse_proto::{
     },
 };
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{Extensions, transport::Server};
 
-use crate::{error::RelayError, relay::Relay};
+use crate::{
+    access::{Caller, Denied},
+    doors::{Doors, Standing},
+    error::RelayError,
+    listener,
+    relay::Relay,
+};
+
+use authentication::Authentication;
 
 /// The largest request: a push of 1 MiB with what is around it.
 const REQUEST_BYTES: usize = 2 << 20;
@@ -39,13 +47,42 @@ const ANSWER_BYTES: usize = 64 << 20;
 #[derive(Clone, Debug)]
 struct Service {
     relay: Relay,
+    doors: Doors,
 }
 
-/// Serves until `stop`, then finishes the calls that are under way.
+/// Serves until `stop`, then finishes the calls that are under way. Certificate and tokens are those that the relay's
+/// settings name.
+///
+/// # Errors
+/// When these cannot be used, or the transport fails.
+pub async fn serve(
+    relay: Relay,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let doors = Doors::open(&relay.config)?;
+    serve_behind(doors, relay, listener, stop).await
+}
+
+/// As [`serve`], with certificate and tokens that were read already. They are read again when they change.
 ///
 /// # Errors
 /// When the transport fails.
-pub async fn serve(
+pub async fn serve_behind(
+    doors: Doors,
+    relay: Relay,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let metrics = Arc::clone(&relay.metrics);
+    tokio::select! {
+        served = serve_current(&doors, relay, listener, stop) => served,
+        () = doors.keep_current(&metrics) => Ok(()),
+    }
+}
+
+async fn serve_current(
+    doors: &Doors,
     relay: Relay,
     listener: TcpListener,
     stop: impl Future<Output = ()>,
@@ -57,19 +94,20 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let json = json::JsonLayer::new(std::sync::Arc::clone(&relay.metrics))?;
-    let service = Service { relay };
+    let json = json::JsonLayer::new(Arc::clone(&relay.metrics))?;
+    let authentication = Authentication::new(doors.tokens.clone(), Arc::clone(&relay.metrics));
+    let incoming = listener::connections(listener, doors, Arc::clone(&relay.metrics));
+    let service = Service { relay, doors: doors.clone() };
     let mailbox = MailboxServer::new(service.clone())
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
     let membership = MembershipServer::new(service).max_decoding_message_size(REQUEST_BYTES);
-    // Without TCP_NODELAY every cold plaintext connection waits 40 ms for a delayed acknowledgement.
-    let incoming = TcpIncoming::from(TcpListenerStream::new(listener).into_inner()).with_nodelay(Some(true));
     Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(1_024)
         // Outermost, so that it translates the refusals of every other layer as well.
         .layer(json)
+        .layer(authentication)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(mailbox)
@@ -100,6 +138,11 @@ impl Service {
         conditions
     }
 
+    /// How long a stream to this caller may go on.
+    fn standing(&self, caller: &Caller) -> Standing {
+        Standing::of(caller, self.doors.tokens.as_ref())
+    }
+
     /// Counts a refusal by its word.
     fn refused(&self, error: RelayError) -> RelayError {
         self.relay.metrics.refused(status::word(&error));
@@ -107,10 +150,22 @@ impl Service {
     }
 }
 
-/// The namespace of a request; empty: `default`, as long as there are no tokens that have one of their own.
-fn namespace(name: String) -> Result<Namespace, RelayError> {
+/// Who calls. The layer in front has said so; without its word nobody is let in.
+fn caller(extensions: &Extensions) -> Result<Caller, RelayError> {
+    extensions.get::<Caller>().cloned().ok_or(RelayError::TokenMissing)
+}
+
+/// The namespace of a request; empty: the token's own, or `default` without tokens.
+fn namespace(caller: &Caller, name: String) -> Result<Namespace, RelayError> {
+    caller.admits(&name)?;
     if name.is_empty() {
-        return Ok(Namespace::default());
+        return Ok(caller.own());
     }
     name.try_into().map_err(|error| RelayError::Invalid(Violations(vec![Violation::new("namespace", error)])))
+}
+
+impl From<Denied> for RelayError {
+    fn from(Denied { own }: Denied) -> Self {
+        Self::NamespaceDenied { own }
+    }
 }

@@ -65,6 +65,10 @@ fn facts(error: &RelayError) -> Facts {
             let reason = if only_large { "TOO_LARGE" } else { "FIELD_INVALID" };
             Facts { violations: violations.0.clone(), ..Facts::new(Code::InvalidArgument, reason) }
         }
+        RelayError::TokenMissing => Facts::new(Code::Unauthenticated, "TOKEN_MISSING"),
+        RelayError::TokenUnknown => Facts::new(Code::Unauthenticated, "TOKEN_UNKNOWN"),
+        RelayError::NamespaceDenied { .. } => Facts::new(Code::PermissionDenied, "NAMESPACE_DENIED"),
+        RelayError::RoleDenied(_) => Facts::new(Code::PermissionDenied, "ROLE_DENIED"),
         RelayError::PageTokenInvalid => Facts::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
         RelayError::Refused { refused, path } => {
             let code = match refused.reason {
@@ -154,10 +158,10 @@ pub(super) fn refusal(error: &RelayError) -> v1::Refusal {
 
 #[cfg(test)]
 mod tests {
-    use dormouse_proto::convert::Violations;
+    use dormouse_proto::{convert::Violations, ids::Namespace};
 
     use super::*;
-    use crate::state::Refused;
+    use crate::{access::Role, state::Refused};
 
     fn all() -> Vec<RelayError> {
         let refused = |reason| RelayError::Refused {
@@ -166,6 +170,10 @@ mod tests {
         };
         vec![
             RelayError::Invalid(Violations(vec![Violation::new("node", "required")])),
+            RelayError::TokenMissing,
+            RelayError::TokenUnknown,
+            RelayError::NamespaceDenied { own: Namespace::default() },
+            RelayError::RoleDenied(Role::Reader),
             RelayError::PageTokenInvalid,
             refused(Reason::ContextInvalid),
             refused(Reason::Stale),

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::{error::RelayError, relay::Relay};
+use crate::{doors::Standing, error::RelayError, relay::Relay};
 
 /// Messages that may wait for a reader.
 const AHEAD: usize = 2;
@@ -49,6 +49,7 @@ pub(super) struct Outlet<T> {
     last_word: mpsc::OwnedPermit<Result<T, Status>>,
     waiting: Arc<Mutex<Waiting<T>>>,
     stopping: watch::Receiver<bool>,
+    standing: Standing,
     patience: Duration,
     _place: OwnedSemaphorePermit,
 }
@@ -56,11 +57,11 @@ pub(super) struct Outlet<T> {
 /// The reader's end.
 pub(super) struct Messages<T>(Arc<Mutex<Waiting<T>>>);
 
-/// Opens a stream.
+/// Opens a stream, to go on for as long as the reader's token stands for what it stood for.
 ///
 /// # Errors
 /// As many as may be are open already.
-pub(super) fn open<T>(relay: &Relay) -> Result<(Outlet<T>, Messages<T>), RelayError> {
+pub(super) fn open<T>(relay: &Relay, standing: Standing) -> Result<(Outlet<T>, Messages<T>), RelayError> {
     let busy = || RelayError::Busy("watchers");
     let place = Arc::clone(&relay.watchers).try_acquire_owned().map_err(|_| busy())?;
     let (send, waiting) = mpsc::channel(AHEAD + 1);
@@ -69,7 +70,7 @@ pub(super) fn open<T>(relay: &Relay) -> Result<(Outlet<T>, Messages<T>), RelayEr
     let messages = Messages(Arc::clone(&waiting));
     let patience = Duration::from_millis(relay.config.watch_patience_ms);
     let stopping = relay.stopping.clone();
-    Ok((Outlet { send, last_word, waiting, stopping, patience, _place: place }, messages))
+    Ok((Outlet { send, last_word, waiting, stopping, standing, patience, _place: place }, messages))
 }
 
 impl<T> Outlet<T> {
@@ -82,8 +83,9 @@ impl<T> Outlet<T> {
             }
         };
         tokio::select! {
-            // A reader that came just in time has come in time.
+            // A reader that came just in time has come in time, unless it may not read any more.
             biased;
+            () = self.standing.lost() => Err(Ended::Refused(RelayError::TokenUnknown)),
             room = self.send.reserve() => {
                 room.map_err(|_| Ended::Silently)?.send(Ok(message));
                 Ok(())
@@ -105,10 +107,11 @@ impl<T> Outlet<T> {
         self.last_word.send(Err(last_word));
     }
 
-    /// Returns when the reader has gone or the relay stops.
+    /// Returns when the reader has gone, its token is not good any more, or the relay stops.
     pub(super) async fn ended(&mut self) -> Ended {
         tokio::select! {
             () = stopped(&mut self.stopping) => Ended::Silently,
+            () = self.standing.lost() => Ended::Refused(RelayError::TokenUnknown),
             () = self.send.closed() => Ended::Silently,
         }
     }

@@ -23,7 +23,7 @@ use super::{
     stream::{self, Ended, Outlet},
     sync,
 };
-use crate::{clock::Clock, error::RelayError, keeper::Turn, liveness::LeaseKey, state::Fold};
+use crate::{access::Caller, clock::Clock, error::RelayError, keeper::Turn, liveness::LeaseKey, state::Fold};
 
 /// An empty message this often renews the reader's token.
 const QUIET: Duration = Duration::from_secs(15);
@@ -44,10 +44,11 @@ impl Service {
     /// Rows, chunk after chunk, for as long as the reader takes them.
     pub(super) fn watch_rows(
         &self,
+        caller: &Caller,
         namespace: Namespace,
         pull: PullRequest,
     ) -> Result<impl Stream<Item = Result<encoded::WatchResponse, Status>> + use<>, RelayError> {
-        let (mut outlet, messages) = stream::open(&self.relay)?;
+        let (mut outlet, messages) = stream::open(&self.relay, self.standing(caller))?;
         let service = self.clone();
         tokio::spawn(async move {
             let Err(ended) = service.tell_rows(&namespace, pull, &mut outlet).await;
@@ -103,16 +104,14 @@ impl Service {
     /// Changes of membership.
     pub(super) fn watch_events(
         &self,
-        namespace: Namespace,
-        filter: Filter,
-        after: Option<Revision>,
+        caller: &Caller,
+        watcher: Watcher,
         activity: bool,
     ) -> Result<impl Stream<Item = Result<v1::WatchMembersResponse, Status>> + use<>, RelayError> {
-        let (mut outlet, messages) = stream::open(&self.relay)?;
+        let (mut outlet, messages) = stream::open(&self.relay, self.standing(caller))?;
         let turns = activity.then(|| self.relay.keeper.turns());
         let service = self.clone();
         tokio::spawn(async move {
-            let watcher = Watcher { namespace, filter, after };
             let Err(ended) = service.tell_events(watcher, turns, &mut outlet).await;
             service.end(ended, outlet);
         });
@@ -211,11 +210,11 @@ async fn next_turn(turns: &mut Option<broadcast::Receiver<Turn>>) -> Option<Turn
 }
 
 /// One reader of membership.
-struct Watcher {
-    namespace: Namespace,
-    filter: Filter,
+pub(super) struct Watcher {
+    pub(super) namespace: Namespace,
+    pub(super) filter: Filter,
     /// Everything up to here was told.
-    after: Option<Revision>,
+    pub(super) after: Option<Revision>,
 }
 
 impl Watcher {

@@ -72,6 +72,28 @@ pub enum WebhookOutcome {
     Dropped,
 }
 
+/// What became of a file that has changed while the relay runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileRead {
+    /// It is in force.
+    Taken,
+    /// It cannot be used: what was read before stays in force.
+    Refused,
+}
+
+/// What became of a TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// The connection stands.
+    Done,
+    /// The two sides found nothing in common, or one did not like the other's certificate.
+    Failed,
+    /// The caller speaks something else than TLS.
+    Plaintext,
+    /// The caller took too long.
+    TimedOut,
+}
+
 /// A label with known values.
 pub(super) trait Label: Copy + Send + Sync + fmt::Debug + 'static {
     const NAME: &'static str;
@@ -102,6 +124,8 @@ label!(PushResult, "result": Bound => "bound", Duplicate => "duplicate", Refused
 label!(Admission, "admission": Joined => "joined", Readmitted => "readmitted", Forked => "forked", Forgotten => "forgotten");
 label!(Cause, "cause": Left => "left", Expired => "expired", Evicted => "evicted");
 label!(WebhookOutcome, "outcome": Delivered => "delivered", TriedAgain => "tried_again", Failed => "failed", Dropped => "dropped");
+label!(FileRead, "outcome": Taken => "taken", Refused => "refused");
+label!(Handshake, "outcome": Done => "done", Failed => "failed", Plaintext => "plaintext", TimedOut => "timed_out");
 
 pub(super) type Labels = [(&'static str, &'static str); 1];
 
@@ -146,5 +170,7 @@ mod tests {
         counts_where_it_is_named::<Admission>();
         counts_where_it_is_named::<Cause>();
         counts_where_it_is_named::<WebhookOutcome>();
+        counts_where_it_is_named::<FileRead>();
+        counts_where_it_is_named::<Handshake>();
     }
 }

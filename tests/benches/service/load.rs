@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dormouse_proto::wire::v1::{self, mailbox_client::MailboxClient, sync_request::Next};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Request,
+    metadata::{Ascii, MetadataValue},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
 
 /// Connections that the nodes of one load share.
 const CONNECTIONS: usize = 4;
@@ -21,6 +25,7 @@ pub(crate) struct Node {
     incarnation: u64,
     beat: u64,
     push_no: u64,
+    bearer: Option<MetadataValue<Ascii>>,
     pub(crate) random: fastrand::Rng,
 }
 
@@ -35,6 +40,7 @@ impl Node {
             incarnation: 0,
             beat: 0,
             push_no: 0,
+            bearer: None,
             random,
         }
     }
@@ -80,6 +86,10 @@ impl Node {
             next: Some(next),
             ..v1::SyncRequest::default()
         };
+        let mut request = Request::new(request);
+        if let Some(bearer) = &self.bearer {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
         let answer = self.client.sync(request).await.expect("an answer").into_inner();
         if let Some(lease) = &answer.lease
             && (lease.node_id != self.id || lease.incarnation != self.incarnation)
@@ -103,12 +113,27 @@ pub(crate) struct Figures {
 
 /// So many nodes on a few new connections.
 pub(crate) async fn nodes(url: &str, count: usize) -> Vec<Node> {
+    nodes_by(&Endpoint::from_shared(url.to_owned()).expect("a URL"), count).await
+}
+
+async fn nodes_by(endpoint: &Endpoint, count: usize) -> Vec<Node> {
     let mut channels = Vec::new();
     for _ in 0..CONNECTIONS.min(count) {
-        let endpoint = Endpoint::from_shared(url.to_owned()).expect("a URL");
         channels.push(endpoint.connect().await.expect("a connection"));
     }
     (0..count).map(|nth| Node::new(channels[nth % channels.len()].clone())).collect()
+}
+
+/// So many nodes that have joined, under TLS and with a token.
+pub(crate) async fn members_under_tls(url: &str, ca: &str, token: &str, count: usize) -> Vec<Node> {
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+    let endpoint = Endpoint::from_shared(url.to_owned()).expect("a URL").tls_config(tls).expect("TLS");
+    let mut members = nodes_by(&endpoint, count).await;
+    for node in &mut members {
+        node.bearer = Some(format!("Bearer {token}").parse().expect("ASCII"));
+        node.beat().await;
+    }
+    members
 }
 
 /// So many nodes that have joined.

@@ -2,7 +2,7 @@
 //! connections. The relay runs in a process of its own, the load in this one.
 //!
 //! `TMPDIR=/where/the/disk/is cargo bench -p dormouse-tests --bench service` prints lines `name value unit`; arguments
-//! select parts by the beginnings of their names: `push`, `deltas`, `sleepers`, `pull`, `cold`, `events`. About three
+//! select parts by the beginnings of their names: `push`, `deltas`, `sleepers`, `pull`, `cold`, `events`, `tls`. About three
 //! minutes and 1 GiB. All processors are shared by the relay and the load, so other programs show at once; `load_average` says how
 //! many there were. A figure `_median` is of all rounds, the one without it of the best.
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
@@ -12,6 +12,7 @@ mod load;
 #[path = "../part.rs"]
 mod part;
 mod process;
+mod tls;
 #[path = "../../processes/usage.rs"]
 mod usage;
 
@@ -48,6 +49,7 @@ fn main() {
         part("pull", pulls()).await;
         part("cold", cold_connections()).await;
         part("events", events::events()).await;
+        part("tls", tls::tls()).await;
     });
 }
 

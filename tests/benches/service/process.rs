@@ -40,6 +40,14 @@ const DIR: &str = "DORMOUSE_BENCH_DIR";
 const SLEEPERS: &str = "DORMOUSE_BENCH_SLEEPERS";
 /// In the directory: what the echo answers.
 const ANSWER: &str = "answer";
+/// Likewise: what a relay under TLS has its certificate and its tokens from.
+const CERT: &str = "cert";
+const KEY: &str = "key";
+const TOKENS: &str = "tokens";
+/// The token, and its line: the hash is the standard's own example.
+pub(crate) const TOKEN: &str = "abc";
+const TOKEN_LINE: &str =
+    "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad default node\n";
 
 /// A server; it ends with this value.
 pub(crate) struct Process {
@@ -54,6 +62,18 @@ impl Process {
         Self::start("relay", sleepers, &[])
     }
 
+    /// A relay under TLS that asks for [`TOKEN`], and the certificate to trust it by.
+    pub(crate) fn relay_under_tls() -> (Self, String) {
+        let certified =
+            rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+        let pem = certified.cert.pem();
+        let key = certified.signing_key.serialize_pem();
+        let files = [(CERT, pem.as_bytes()), (KEY, key.as_bytes()), (TOKENS, TOKEN_LINE.as_bytes())];
+        let mut process = Self::start_with("tls", 0, &files);
+        process.url = process.url.replace("http://", "https://");
+        (process, pem)
+    }
+
     /// A relay whose logs of events, and idempotency ids, are as full as they get within a moment.
     pub(crate) fn relay_for_events() -> Self {
         Self::start("events", 0, &[])
@@ -65,8 +85,14 @@ impl Process {
     }
 
     fn start(role: &str, sleepers: u32, answer: &[u8]) -> Self {
+        Self::start_with(role, sleepers, &[(ANSWER, answer)])
+    }
+
+    fn start_with(role: &str, sleepers: u32, files: &[(&str, &[u8])]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        fs::write(dir.path().join(ANSWER), answer).expect("written");
+        for (name, content) in files {
+            fs::write(dir.path().join(name), content).expect("written");
+        }
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .env(ROLE, role)
             .env(DIR, dir.path())
@@ -111,6 +137,7 @@ pub(crate) fn serve_if_asked() -> bool {
     match role.as_str() {
         "echo" => runtime.block_on(serve_echo()),
         "events" => runtime.block_on(serve_relay(Config { limits: limits_of_events(), ..Config::default() })),
+        "tls" => runtime.block_on(serve_relay(guarded())),
         _ => runtime.block_on(serve_relay(Config::default())),
     }
     true
@@ -124,6 +151,11 @@ async fn listen() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     println!("http://{}", listener.local_addr().expect("an address"));
     listener
+}
+
+fn guarded() -> Config {
+    let file = |name| Some(directory().join(name));
+    Config { tls_cert: file(CERT), tls_key: file(KEY), tokens_file: file(TOKENS), ..Config::default() }
 }
 
 fn limits_of_events() -> Policy {

@@ -10,7 +10,7 @@ use dormouse_proto::ids::{Collection, Group, NodeId, OnceId};
 
 pub(crate) use change::{Change, CounterChange, EventsChange, GrowOnlySetChange, RegisterChange, SetChange};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, token};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 usage, 3 relay not reached.";
 
@@ -35,10 +35,38 @@ pub(crate) struct Target {
     url: Option<String>,
     /// Sent as `authorization: Bearer`
     #[arg(long, global = true, env = "DORMOUSE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    token: Option<String>,
+    token: Option<Secret>,
+    /// The authority of an `https://` relay: a path, or the PEM text itself; bundled roots unless said otherwise
+    #[arg(long, global = true, env = "DORMOUSE_CA", hide_env_values = true, value_name = "PEM")]
+    ca: Option<String>,
+    /// The certificate to show where the relay asks for one: a path, or the PEM text itself
+    #[arg(long, global = true, env = "DORMOUSE_CLIENT_CERT", hide_env_values = true, value_name = "PEM")]
+    client_cert: Option<String>,
+    /// Its key: a path, or the PEM text itself
+    #[arg(long, global = true, env = "DORMOUSE_CLIENT_KEY", hide_env_values = true, value_name = "PEM")]
+    client_key: Option<Secret>,
+    /// Lets the token travel to another machine in the clear
+    #[arg(long, global = true, env = "DORMOUSE_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
+    insecure: bool,
     /// The application; the token's own, or `default`, unless said otherwise
     #[arg(long, global = true, env = "DORMOUSE_NAMESPACE", value_name = "NAME")]
     namespace: Option<String>,
+}
+
+/// What is never printed.
+#[derive(Clone)]
+struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("...")
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
 }
 
 /// An empty variable counts as not set, as for every other program of Dormouse.
@@ -51,15 +79,35 @@ impl Target {
         set(self.url.as_ref()).unwrap_or("http://127.0.0.1:7400")
     }
 
-    /// The same application at another place.
-    pub(crate) fn at(&self, url: String) -> Self {
-        Self { url: Some(url), ..self.clone() }
+    /// Somebody without a token or a certificate, at another place.
+    pub(crate) fn stranger_at(&self, url: String) -> Self {
+        Self { url: Some(url), token: None, ca: None, client_cert: None, client_key: None, ..self.clone() }
+    }
+
+    /// Whether the relay may ask who we are.
+    pub(crate) fn shows_a_certificate(&self) -> bool {
+        set(self.client_cert.as_ref()).is_some()
+    }
+
+    /// Whether others may see the token on its way.
+    pub(crate) fn token_is_exposed(&self) -> bool {
+        self.token.is_some() && self.insecure && self.url().starts_with("http://")
     }
 
     pub(crate) fn builder(&self) -> RelayBuilder {
         let mut builder = Relay::builder().url(self.url());
-        if let Some(token) = set(self.token.as_ref()) {
+        if let Some(token) = set(self.token.as_ref().map(|it| &it.0)) {
             builder = builder.token(token);
+        }
+        if let Some(ca) = set(self.ca.as_ref()) {
+            builder = builder.ca(ca);
+        }
+        let key = set(self.client_key.as_ref().map(|it| &it.0));
+        if let (Some(cert), Some(key)) = (set(self.client_cert.as_ref()), key) {
+            builder = builder.client_cert(cert, key);
+        }
+        if self.insecure {
+            builder = builder.insecure();
         }
         if let Some(namespace) = set(self.namespace.as_ref()) {
             builder = builder.namespace(namespace);
@@ -160,8 +208,25 @@ pub(crate) enum Verb {
         #[arg(long)]
         follow: bool,
     },
+    /// Makes tokens for the file that `DORMOUSE_TOKENS_FILE` names; no relay is asked
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
     /// Examines the relay, and says what to do about what it finds
     Doctor,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Prints a new token and its line for the file
+    New {
+        /// Where it is good; `*`, for admins alone: everywhere
+        #[arg(value_name = "NAMESPACE", value_parser = token::scope)]
+        scope: token::Scope,
+        /// What it may do
+        role: token::Role,
+    },
 }
 
 /// Which members.

@@ -1,5 +1,7 @@
 //! `doctor`: what is well, what is not, and what to do about it. One line for each finding.
 
+mod unreached;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -45,15 +47,25 @@ impl Finding {
 
 /// Examines the relay that the settings name. Fails with the first thing that keeps the other verbs from working.
 pub(crate) async fn examine(screen: Screen, target: &Target) -> Result<(), Failure> {
-    if let Some(host) = target.url().strip_prefix("https://") {
-        return encrypted(screen, target, host).await;
-    }
     let asked = Instant::now();
     let relay = target.relay()?;
-    let info = relay.info().await?;
+    let info = match relay.info().await {
+        Ok(info) => info,
+        Err(reason) => match unreached::diagnosed(target, &reason).await {
+            Some((finding, failure)) => {
+                finding.tell(screen)?;
+                return Err(failure);
+            }
+            None => return Err(reason.into()),
+        },
+    };
     let cold = asked.elapsed();
     let warm = warm_round_trip(&relay).await?;
     reached(target.url(), &info, warm, cold).tell(screen)?;
+    if target.token_is_exposed() {
+        let text = "the token travels in the clear: whoever is on the way can use it; give the relay a certificate and use https://";
+        Finding(Level::Warn, text.to_owned()).tell(screen)?;
+    }
     for finding in concerns(&info) {
         finding.tell(screen)?;
     }
@@ -64,21 +76,6 @@ pub(crate) async fn examine(screen: Screen, target: &Target) -> Result<(), Failu
             Err(reason.into())
         }
     }
-}
-
-/// This program speaks plaintext only. What it can still say is whether the relay does as well.
-async fn encrypted(screen: Screen, target: &Target, host: &str) -> Result<(), Failure> {
-    let plain = format!("http://{host}");
-    let relay = target.at(plain.clone()).builder().timeout(Duration::from_secs(2)).build()?;
-    let url = target.url();
-    let message = match relay.info().await {
-        Ok(_) => format!("{url} is https, but the relay there speaks plaintext: set DORMOUSE_URL={plain}"),
-        Err(_) => format!(
-            "{url} is https, and this build has no TLS: put a proxy that ends TLS beside this program"
-        ),
-    };
-    Finding(Level::Warn, message).tell(screen)?;
-    Err(Failure::Usage("nothing else was examined: DORMOUSE_URL or --url must begin with http://".to_owned()))
 }
 
 async fn warm_round_trip(relay: &Relay) -> Result<Duration, Reason> {
@@ -93,7 +90,7 @@ async fn warm_round_trip(relay: &Relay) -> Result<Duration, Reason> {
 
 fn reached(url: &str, info: &RelayInfo, warm: Duration, cold: Duration) -> Finding {
     let ms = |it: Duration| format!("{:.1} ms", it.as_secs_f64() * 1_000.0);
-    let host = url.trim_start_matches("http://").trim_end_matches('/');
+    let host = url.trim_start_matches("http://").trim_start_matches("https://").trim_end_matches('/');
     let (warm, cold, kept) = (ms(warm), ms(cold), durability(info.durability));
     let RelayInfo { version, broker, .. } = info;
     let text =

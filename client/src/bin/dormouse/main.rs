@@ -13,6 +13,7 @@ mod members;
 mod screen;
 mod show;
 mod terminal;
+mod token;
 mod top;
 
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use dormouse::SendOptions;
 
-use args::{Args, Verb};
+use args::{Args, TokenVerb, Verb};
 use failure::Failure;
 use screen::Screen;
 
@@ -44,9 +45,13 @@ async fn run(args: Args) -> Result<(), Failure> {
     if let Verb::Doctor = verb {
         return doctor::examine(screen, &target).await;
     }
+    // Makes something for a relay, and asks none.
+    if let Verb::Token { verb: TokenVerb::New { scope, role } } = &verb {
+        return token::new(screen, scope, *role);
+    }
     let relay = target.relay()?;
     match verb {
-        Verb::Doctor => Ok(()),
+        Verb::Doctor | Verb::Token { .. } => Ok(()),
         Verb::Members { filter, state, full } => members::list(screen, &relay, filter, state, full).await,
         Verb::Top { filter, every, once } => {
             // It waits for three answers at once, which takes more room than the stack is meant for.
