@@ -1,4 +1,4 @@
-//! RabbitMQ servers that a test starts, kills and wipes: unprivileged, on loopback, in a folder that vanishes.
+//! `RabbitMQ` servers that a test starts, kills and wipes: unprivileged, on loopback, in a folder that vanishes.
 //!
 //! A start takes seconds, so a test binary has few of them, and tests that need no server of their own share one.
 

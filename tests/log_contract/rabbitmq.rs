@@ -1,4 +1,4 @@
-//! The log on RabbitMQ: the contract, and what its broker and other clients can do to it.
+//! The log on `RabbitMQ`: the contract, and what its broker and other clients can do to it.
 //!
 //! A server that is killed loses nothing here, because the kernel keeps what the server has written: this shows that the
 //! death of a process is survived, not the loss of power. Loss is made by putting an older copy of the folder back.
@@ -25,6 +25,7 @@ use lapin::{
     options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
 };
+use tempfile::TempDir;
 use tokio::{
     sync::Mutex,
     time::{sleep, timeout},
@@ -310,10 +311,15 @@ async fn no_frame_is_lost_or_moved_whatever_ends_the_server() {
     }
     load.reached(load.committed() + FRAMES_PER_KILL).await;
     let (acknowledged, twice) = load.finish().await;
-    println!("{acknowledged} frames acknowledged, {twice} stored twice");
+    println!("RabbitMQ {}: {acknowledged} frames acknowledged, {twice} stored twice", server.version());
 
     server.stop();
     server.run_with("disk_free_limit.absolute = 1000000GB");
+    says_that_the_disk_is_full(&log).await;
+    assert!(read_to_tail(&*log).await.len() as u64 >= acknowledged, "reading goes on");
+}
+
+async fn says_that_the_disk_is_full(log: &RabbitMq) {
     let full = async {
         // The broker says so when it has got a message; what becomes of that one is unknown.
         for counter in 1_000_000.. {
@@ -326,7 +332,6 @@ async fn no_frame_is_lost_or_moved_whatever_ends_the_server() {
     };
     assert_eq!(timeout(PATIENCE, full).await.expect("a full disk is told"), Rejection::StoreFull);
     assert_eq!(log.health(), Health::StoreFull);
-    assert!(read_to_tail(&*log).await.len() as u64 >= acknowledged, "reading goes on");
 }
 
 /// What three ends of a server show: it was away, it has lost its tail, it has lost everything.
@@ -338,32 +343,7 @@ async fn a_restart_is_survived_and_lost_frames_are_noticed() {
     for counter in 1..=3 {
         append(&regressed, counter).await;
     }
-    let mut reader = log.read(Position(1));
-    while !next(&mut *reader).await.expect("frames").at_tail {}
-    let snapshot = SnapshotId::of(&log.frame_at(Position(1)).await.expect("readable").expect("held"));
-    let body = [Ok(Bytes::from_static(b"state"))];
-    log.put_snapshot(snapshot, Box::new(body.into_iter())).await.expect("stored");
-
-    server.stop();
-    let unreachable = async {
-        while log.health() == Health::Serving {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(PATIENCE, unreachable).await.expect("an outage shows");
-    assert!(matches!(log.health(), Health::Unreachable(_)), "{:?}", log.health());
-    let saved = server.save();
-    // A server that takes smaller messages than we may send.
-    server.run_with("max_message_size = 1000000");
-    append(&log, 2).await;
-    let batch = next(&mut *reader).await.expect("the reader goes on");
-    assert_eq!(batch.frames.iter().map(|it| it.position.0).collect::<Vec<_>>(), [2]);
-    assert_eq!(log.health(), Health::Serving);
-    let mut stored = log.load_snapshot(snapshot).await.expect("the snapshot is there");
-    assert_eq!(stored.next_chunk().await, Ok(Some(Bytes::from_static(b"state"))));
-    assert_eq!(stored.next_chunk().await, Ok(None));
-    let too_large = timeout(PATIENCE, log.append(id(3), vec![7; 1_500_000].into())).await.expect("an answer");
-    assert!(matches!(too_large, Appended::Rejected(Rejection::TooLarge { .. })), "{too_large:?}");
+    let saved = goes_on_after_a_restart(&log, &mut server).await;
 
     append(&regressed, 4).await;
     let mut reader = regressed.read(Position(1));
@@ -386,4 +366,34 @@ async fn a_restart_is_survived_and_lost_frames_are_noticed() {
     assert_eq!(next(&mut *log.read(Position(1))).await, Err(ReadError::Regressed { tail: None }));
     assert_eq!(rejection(&log, 3..100).await, Rejection::Failed);
     assert_eq!(anew.info().await.expect("it is there").tail, None, "the new log is empty");
+}
+
+/// Of a log with one frame. Answers what the server kept in between.
+async fn goes_on_after_a_restart(log: &RabbitMq, server: &mut RabbitServer) -> TempDir {
+    let mut reader = log.read(Position(1));
+    while !next(&mut *reader).await.expect("frames").at_tail {}
+    let snapshot = SnapshotId::of(&log.frame_at(Position(1)).await.expect("readable").expect("held"));
+    let body = [Ok(Bytes::from_static(b"state"))];
+    log.put_snapshot(snapshot, Box::new(body.into_iter())).await.expect("stored");
+    server.stop();
+    let unreachable = async {
+        while log.health() == Health::Serving {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, unreachable).await.expect("an outage shows");
+    assert!(matches!(log.health(), Health::Unreachable(_)), "{:?}", log.health());
+    let saved = server.save();
+    // A server that takes smaller messages than we may send.
+    server.run_with("max_message_size = 1000000");
+    append(log, 2).await;
+    let batch = next(&mut *reader).await.expect("the reader goes on");
+    assert_eq!(batch.frames.iter().map(|it| it.position.0).collect::<Vec<_>>(), [2]);
+    assert_eq!(log.health(), Health::Serving);
+    let mut stored = log.load_snapshot(snapshot).await.expect("the snapshot is there");
+    assert_eq!(stored.next_chunk().await, Ok(Some(Bytes::from_static(b"state"))));
+    assert_eq!(stored.next_chunk().await, Ok(None));
+    let too_large = timeout(PATIENCE, log.append(id(3), vec![7; 1_500_000].into())).await.expect("an answer");
+    assert!(matches!(too_large, Appended::Rejected(Rejection::TooLarge { .. })), "{too_large:?}");
+    saved
 }
