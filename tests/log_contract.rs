@@ -4,6 +4,12 @@
 mod nats;
 #[path = "brokers/nats.rs"]
 mod nats_server;
+#[path = "log_contract/rabbitmq.rs"]
+mod rabbitmq;
+#[path = "brokers/rabbitmq.rs"]
+mod rabbitmq_server;
+#[path = "log_contract/steps.rs"]
+mod steps;
 
 use std::sync::{Arc, Mutex};
 

@@ -1,14 +1,19 @@
 //! How fast the logs commit, on the disk of the temporary directory.
 //!
 //! Run with `TMPDIR=/where/the/disk/is cargo bench -p dormouse-relay --bench log_append`. Prints one `name value
-//! unit` per line; takes less than 20 seconds. The lines of NATS need the servers of `tests/brokers/install`; `default`
-//! acknowledges from the page cache, `always` syncs each frame.
+//! unit` per line; takes less than 40 seconds. The lines of the brokers need the servers of `tests/brokers/install`; of
+//! NATS `default` acknowledges from the page cache, `always` syncs each frame. `RabbitMQ` always acknowledges from there;
+//! beside it stands what one publish for each delta gives, with as many on their way as serves it best.
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 #[path = "../../tests/brokers/nats.rs"]
 #[expect(dead_code, reason = "a bench kills and wipes nothing")]
 mod nats_server;
+#[path = "../../tests/brokers/rabbitmq.rs"]
+#[expect(dead_code, reason = "a bench kills and wipes nothing")]
+mod rabbitmq_server;
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
@@ -17,9 +22,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dormouse_relay::log::embedded::{Embedded, Options};
 use dormouse_relay::log::nats::{self, Nats};
+use dormouse_relay::log::rabbitmq::{self, RabbitMq};
 use dormouse_relay::log::{Appended, Log, Position, RecordId};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 use nats_server::{NatsServer, Release, Settings};
+use rabbitmq_server::RabbitServer;
 
+/// A frame as a busy relay builds it, of deltas of that size.
+const DELTAS_PER_FRAME: usize = 64;
+const DELTA_BYTES: usize = 256;
+/// Publishes on their way that serve one publish for each delta best.
+const NAIVE_IN_FLIGHT: usize = 256;
 const PERIOD: Duration = Duration::from_millis(1_500);
 
 #[tokio::main(flavor = "multi_thread")]
@@ -40,6 +55,7 @@ async fn main() {
     }
     nats("default", Settings::default()).await;
     nats("always", Settings { jetstream: "sync_interval: always", ..Settings::default() }).await;
+    rabbitmq().await;
 }
 
 /// One frame of 16 KiB after the other, as the sequencer appends them.
@@ -60,6 +76,58 @@ async fn nats(name: &str, settings: Settings) {
         read += reader.next_batch().await.expect("frames").frames.len();
     }
     println!("log_nats_{name}_replay_frames_per_s {:.0} 1/s", read as f64 / started.elapsed().as_secs_f64());
+}
+
+/// One frame after the other, as the sequencer appends them; the same deltas one by one; and all frames read back.
+async fn rabbitmq() {
+    let Some(server) = RabbitServer::start() else { return };
+    println!("log_rabbitmq_server {} version", server.version());
+    let opened = RabbitMq::open(server.address("bench"), rabbitmq::Options::default()).await;
+    let log = Arc::new(opened.expect("the log opens"));
+    let started = Instant::now();
+    let frame = Bytes::from(vec![7; DELTAS_PER_FRAME * DELTA_BYTES]);
+    let mut latencies = writer(Arc::clone(&log), 1, frame).await;
+    let deltas_per_s = (latencies.len() * DELTAS_PER_FRAME) as f64 / started.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    println!("log_rabbitmq_deltas_per_s {deltas_per_s:.0} 1/s");
+    println!("log_rabbitmq_p50_us {} us", latencies[latencies.len() / 2]);
+    println!("log_rabbitmq_p99_us {} us", latencies[latencies.len() * 99 / 100]);
+    let naive_per_s = one_publish_per_delta(&server.url()).await;
+    println!("log_rabbitmq_naive_per_s {naive_per_s:.0} 1/s");
+    println!("log_rabbitmq_vs_naive {:.1} ratio", deltas_per_s / naive_per_s);
+    let (started, mut read) = (Instant::now(), 0);
+    let mut reader = log.read(Position::FIRST);
+    while read < latencies.len() {
+        read += reader.next_batch().await.expect("frames").frames.len();
+    }
+    let replayed_per_s = (read * DELTAS_PER_FRAME) as f64 / started.elapsed().as_secs_f64();
+    println!("replay_rabbitmq_deltas_per_s {replayed_per_s:.0} 1/s");
+}
+
+/// What the client library gives a program that publishes each delta by itself, with confirms, into such a stream.
+async fn one_publish_per_delta(url: &str) -> f64 {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
+    let channel = connection.create_channel().await.expect("a channel");
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    let declared = channel.queue_declare("naive".into(), QueueDeclareOptions::durable(), arguments).await;
+    declared.expect("a stream");
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    let (options, delta) = (BasicPublishOptions::default(), [7; DELTA_BYTES]);
+    let (started, mut on_their_way, mut confirmed) = (Instant::now(), VecDeque::new(), 0_u32);
+    while started.elapsed() < PERIOD || !on_their_way.is_empty() {
+        if on_their_way.len() == NAIVE_IN_FLIGHT || started.elapsed() >= PERIOD {
+            let Some(oldest) = on_their_way.pop_front() else { break };
+            let oldest: lapin::PublisherConfirm = oldest;
+            assert_eq!(oldest.await.expect("a confirm"), Confirmation::Ack(None));
+            confirmed += 1;
+            continue;
+        }
+        let properties = BasicProperties::default();
+        let published = channel.basic_publish("".into(), "naive".into(), options, &delta, properties).await;
+        on_their_way.push_back(published.expect("published"));
+    }
+    f64::from(confirmed) / started.elapsed().as_secs_f64()
 }
 
 /// The mean of appending 512 bytes to a file and syncing it: what the disk itself takes.

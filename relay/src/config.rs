@@ -29,7 +29,7 @@ pub use floors::FloorSettings;
 
 use crate::{
     liveness::{LeasePolicy, LeaseSettings, LeaseSettingsError},
-    log::{Durability, nats::Address},
+    log::{Durability, nats::Address, rabbitmq},
 };
 
 /// Where the file is looked for when `DORMOUSE_CONFIG` does not say.
@@ -129,6 +129,8 @@ pub enum Broker {
     Embedded,
     /// A stream of NATS `JetStream`.
     Nats(Address),
+    /// A stream of `RabbitMQ`.
+    RabbitMq(rabbitmq::Address),
 }
 
 impl FromStr for Broker {
@@ -138,10 +140,10 @@ impl FromStr for Broker {
         match text {
             "embedded" => Ok(Self::Embedded),
             _ if text.starts_with("nats://") || text.starts_with("tls://") => text.parse().map(Self::Nats),
-            _ if text.starts_with("amqp://") => {
-                Err("\"embedded\" or nats://...: this build has no log on RabbitMQ".to_owned())
+            _ if text.starts_with("amqp://") || text.starts_with("amqps://") => {
+                text.parse().map(Self::RabbitMq)
             }
-            _ => Err("\"embedded\" or nats://...".to_owned()),
+            _ => Err("\"embedded\", nats://... or amqp://...".to_owned()),
         }
     }
 }
@@ -151,6 +153,7 @@ impl fmt::Display for Broker {
         match self {
             Self::Embedded => f.write_str("embedded"),
             Self::Nats(address) => address.fmt(f),
+            Self::RabbitMq(address) => address.fmt(f),
         }
     }
 }

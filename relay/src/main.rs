@@ -11,6 +11,7 @@ use dormouse_relay::{
         Log,
         embedded::{self, Embedded},
         nats::{self, Nats},
+        rabbitmq::{self, RabbitMq},
     },
     metrics::Metrics,
     relay::{Relay, Started},
@@ -142,11 +143,19 @@ async fn open_log(config: &Config) -> Result<Arc<dyn Log>, Box<dyn Error>> {
             let options = nats::Options { max_frame_bytes: FRAME_MAX, ..nats::Options::default() };
             Arc::new(Nats::open(address.clone(), options).await?)
         }
+        Broker::RabbitMq(address) => {
+            address.fits(config.snapshot_every_bytes)?;
+            let options = rabbitmq::Options { max_frame_bytes: FRAME_MAX };
+            Arc::new(RabbitMq::open(address.clone(), options).await?)
+        }
     };
     let has = log.info().await?.durability;
     if let Some(wanted) = config.durability.filter(|wanted| has < *wanted) {
         let way = match &config.broker {
             Broker::Embedded => "",
+            Broker::RabbitMq(_) => {
+                "; RabbitMQ never syncs a stream before it acknowledges, so use the embedded log or NATS for that"
+            }
             Broker::Nats(_) => {
                 "; a NATS server syncs with `sync_interval: always` (from 2.10 on) and says so on its monitoring port, \
                  to be named in DORMOUSE_BROKER as ?monitor=HOST:PORT"
@@ -161,7 +170,7 @@ async fn open_log(config: &Config) -> Result<Arc<dyn Log>, Box<dyn Error>> {
 async fn where_the_log_is(config: &Config, log: &dyn Log) -> Result<String, Box<dyn Error>> {
     Ok(match &config.broker {
         Broker::Embedded => format!("embedded log in {}", config.data_dir.display()),
-        Broker::Nats(_) => {
+        Broker::Nats(_) | Broker::RabbitMq(_) => {
             let info = log.info().await?;
             format!("log {} on {}, durability {:?}", info.log_id, config.broker, info.durability)
         }

@@ -247,6 +247,7 @@ fn a_configuration_is_taken_or_refused() {
         "\"http://127.0.0.1/\"",
         "broker",
         "\"nats://127.0.0.1/a?replicas=3\"",
+        "\"amqp://a:b@127.0.0.1/v?stream=a&retention_mb=64\"",
         "\n",
         "\n",
         " = ",

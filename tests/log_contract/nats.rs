@@ -4,7 +4,6 @@
 //! death of a process is survived, not the loss of power. Loss is made by putting an older copy of the folder back.
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,18 +15,18 @@ use bytes::Bytes;
 use dormouse_relay::{
     config::Config,
     log::{
-        Appended, Batch, Durability, Health, Log, LogError, LogReader, Position, ReadError, RecordId,
-        Rejection, SnapshotId, StoredFrame, contract,
+        Durability, Health, Log, LogError, Position, ReadError, Rejection, SnapshotId, contract,
         nats::{Address, Nats, OpenError, Options},
     },
     relay::Relay,
 };
 use tokio::time::{sleep, timeout};
 
-use super::nats_server::{NatsServer, Release, Settings};
+use super::{
+    nats_server::{NatsServer, Release, Settings},
+    steps::{Load, PATIENCE, append, next, read_to_tail, rejection},
+};
 
-/// Longer than anything here takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 const SEED: &str = "DORMOUSE_NATS_KILL_SEED";
 const KILLS: u64 = 5;
 const FRAMES_PER_KILL: u64 = 150;
@@ -40,57 +39,6 @@ async fn refusal(address: Address) -> OpenError {
     match Nats::open(address, Options::default()).await {
         Ok(_) => panic!("the log opened"),
         Err(error) => error,
-    }
-}
-
-fn id(counter: u64) -> RecordId {
-    RecordId { session: 7, counter }
-}
-
-fn frame(counter: u64) -> Bytes {
-    let size = usize::try_from(counter * 7_919 % 9_000).unwrap_or_default();
-    let mut frame = counter.to_le_bytes().to_vec();
-    frame.resize(8 + size, u8::try_from(counter % 251).unwrap_or_default());
-    frame.into()
-}
-
-/// Tries until the log knows, as the sequencer does.
-async fn append(log: &dyn Log, counter: u64) -> Option<Position> {
-    loop {
-        match timeout(PATIENCE, log.append(id(counter), frame(counter))).await.expect("an append is answered")
-        {
-            Appended::Committed { position } => return position,
-            Appended::Unknown => sleep(Duration::from_millis(50)).await,
-            Appended::Rejected(rejection) => panic!("append {counter}: {rejection}"),
-        }
-    }
-}
-
-/// Tries until a frame is rejected, at most so often.
-async fn rejection(log: &dyn Log, counters: std::ops::Range<u64>) -> Rejection {
-    for counter in counters {
-        match timeout(PATIENCE, log.append(id(counter), frame(counter))).await.expect("an append is answered")
-        {
-            Appended::Rejected(rejection) => return rejection,
-            Appended::Unknown => sleep(Duration::from_millis(50)).await,
-            Appended::Committed { .. } => {}
-        }
-    }
-    panic!("nothing was rejected")
-}
-
-async fn next(reader: &mut dyn LogReader) -> Result<Batch, ReadError> {
-    timeout(PATIENCE, reader.next_batch()).await.expect("a reader answers")
-}
-
-async fn read_to_tail(log: &dyn Log) -> Vec<StoredFrame> {
-    let (mut reader, mut frames) = (log.read(Position::FIRST), Vec::new());
-    loop {
-        let batch = next(&mut *reader).await.expect("frames");
-        frames.extend(batch.frames);
-        if batch.at_tail {
-            return frames;
-        }
     }
 }
 
@@ -115,82 +63,21 @@ async fn the_log_on_debians_nats_keeps_the_contract() {
     keeps_the_contract(Release::Debian).await;
 }
 
-/// Appends without end, from `next` on; tells the highest counter that is committed.
-async fn keep_appending(log: Arc<Nats>, committed: Arc<AtomicU64>) {
-    for counter in 1.. {
-        append(&*log, counter).await;
-        committed.store(counter, Ordering::Release);
-    }
-}
-
-/// Reads without end into `seen`; positions may have no gap, whatever the broker does.
-async fn keep_reading(mut reader: Box<dyn LogReader>, seen: Arc<tokio::sync::Mutex<Vec<StoredFrame>>>) {
-    loop {
-        let batch = match reader.next_batch().await {
-            Ok(batch) => batch,
-            // The caller of a stalled reader makes a new one; this one goes on at its place, which is the same.
-            Err(ReadError::Stalled) => continue,
-            Err(error) => panic!("{error}"),
-        };
-        seen.lock().await.extend(batch.frames);
-    }
-}
-
-async fn reached(committed: &AtomicU64, at_least: u64) {
-    let grown = async {
-        while committed.load(Ordering::Acquire) < at_least {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(PATIENCE, grown).await.expect("appends go on");
-}
-
 async fn survives_kills(release: Release) {
     let Some(mut server) = NatsServer::start(release, Settings::default()) else { return };
     let seed = std::env::var(SEED).ok().and_then(|it| it.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("replay with {SEED}={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let log = Arc::new(open(server.address("killed")).await);
-    let (committed, seen) = (Arc::new(AtomicU64::new(0)), Arc::default());
-    let appending = tokio::spawn(keep_appending(Arc::clone(&log), Arc::clone(&committed)));
-    let reading = tokio::spawn(keep_reading(log.read(Position::FIRST), Arc::clone(&seen)));
+    let load = Load::start(Arc::new(open(server.address("killed")).await));
     for kill in 1..=KILLS {
-        reached(&committed, kill * FRAMES_PER_KILL + random.u64(..FRAMES_PER_KILL)).await;
+        load.reached(kill * FRAMES_PER_KILL + random.u64(..FRAMES_PER_KILL)).await;
         server.kill();
         sleep(Duration::from_millis(random.u64(..300))).await;
         server.run();
     }
-    reached(&committed, (KILLS + 1) * FRAMES_PER_KILL).await;
-    appending.abort();
-    let acknowledged = committed.load(Ordering::Acquire);
-
-    let stored = read_to_tail(&*log).await;
-    let mut applied = HashSet::new();
-    let once: Vec<_> =
-        stored.iter().filter(|it| applied.insert(it.record_id)).map(|it| it.record_id.counter).collect();
-    assert!(once.len() as u64 >= acknowledged, "{acknowledged} were acknowledged, {} are there", once.len());
-    assert_eq!(
-        once,
-        (1..=once.len() as u64).collect::<Vec<_>>(),
-        "every frame is there, in the order of the calls"
-    );
-    assert!(stored.iter().all(|it| it.frame == frame(it.record_id.counter)), "and has its bytes");
-    // The one that was read through all kills is the one that is there.
-    let caught_up = async {
-        while (seen.lock().await.len() as u64) < acknowledged {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(PATIENCE, caught_up).await.expect("the reader follows");
-    assert!(!reading.is_finished(), "the reader is well");
-    reading.abort();
-    let seen = seen.lock().await;
-    let both = seen.len().min(stored.len());
-    assert!(seen[..both] == stored[..both], "the reader saw the log as it is");
-    println!(
-        "{acknowledged} frames acknowledged over {KILLS} kills, {} stored twice",
-        stored.len() - once.len()
-    );
+    load.reached((KILLS + 1) * FRAMES_PER_KILL).await;
+    let (acknowledged, twice) = load.finish().await;
+    println!("{acknowledged} frames acknowledged over {KILLS} kills, {twice} stored twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,8 @@
 //! each a [`Position`] and hands all of them back in that order. [`Log`] states what an implementation promises;
 //! [`contract`] turns the promises into one suite that every implementation passes.
 //!
-//! Invariants: positions start at 1 and have no gap; a frame that was answered `Committed` is read back at the
+//! Invariants: positions start at 1 and have no gap, except that a broker may use some itself
+//! ([`rabbitmq`]), which nobody can tell from positions alone; a frame that was answered `Committed` is read back at the
 //! same place, with the same bytes, for as long as the log's [`Durability`] holds and it was not truncated;
 //! the adapter checks this itself, because both brokers silently start at the first record they still have.
 
@@ -18,6 +19,7 @@ pub mod faults;
 #[cfg(any(test, feature = "test-instruments"))]
 pub mod memory;
 pub mod nats;
+pub mod rabbitmq;
 
 use std::pin::Pin;
 use std::sync::Arc;

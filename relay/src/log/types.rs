@@ -6,7 +6,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The place of a frame in the log: 1, 2, 3, ... without a gap.
+/// The place of a frame in the log: 1, 2, 3, ... without a gap, except for those that a broker uses itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
@@ -14,7 +14,7 @@ impl Position {
     /// The place of the first frame ever appended to a log.
     pub const FIRST: Self = Self(1);
 
-    /// The place right behind this one.
+    /// The place right behind this one: where the next frame is, or before it.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -163,7 +163,7 @@ pub struct StoredFrame {
 /// Some consecutive frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The frames, in order, each right behind the one before.
+    /// The frames, in order, with no other frame between two of them.
     pub frames: Vec<StoredFrame>,
     /// Whether nothing lay behind them when they were read: the reader has caught up.
     pub at_tail: bool,

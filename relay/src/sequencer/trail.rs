@@ -37,13 +37,17 @@ impl Trail {
         Ok(())
     }
 
-    /// A frame was applied.
+    /// A frame was applied. Brokers may skip positions; nobody can have applied one of those.
     pub(super) fn note(&mut self, at: Position, revision: Revision) {
-        if self.revisions.is_empty() {
+        let next = self.first + self.revisions.len() as u64;
+        if self.revisions.is_empty() || at.0 >= next + KEPT as u64 {
+            self.revisions.clear();
             self.first = at.0;
         }
-        self.revisions.push_back(revision);
-        if self.revisions.len() > KEPT {
+        while self.first + (self.revisions.len() as u64) <= at.0 {
+            self.revisions.push_back(revision);
+        }
+        while self.revisions.len() > KEPT {
             self.revisions.pop_front();
             self.first += 1;
         }
@@ -81,6 +85,18 @@ mod tests {
             trail().check(&header(21, 2_100), Position(21)).is_err(),
             "nobody has applied what comes later"
         );
+    }
+
+    #[test]
+    fn positions_that_the_broker_skips_move_nothing() {
+        let mut trail = trail();
+        trail.note(Position(23), Revision(2_300));
+        trail.note(Position(24), Revision(2_400));
+        assert!(trail.check(&header(24, 2_400), Position(25)).is_ok());
+        assert!(trail.check(&header(23, 2_301), Position(25)).is_err());
+        trail.note(Position(10_000_000), Revision(7));
+        assert!(trail.check(&header(10_000_000, 7), Position(10_000_001)).is_ok());
+        assert_eq!(trail.revisions.len(), 1);
     }
 
     #[test]
