@@ -5,6 +5,8 @@
 
 #[path = "deploy/alerts.rs"]
 mod alerts;
+#[path = "deploy/brokers.rs"]
+mod brokers;
 #[path = "deploy/containers.rs"]
 mod containers;
 #[path = "deploy/files.rs"]
@@ -13,6 +15,8 @@ mod files;
 mod manual;
 #[path = "deploy/pages.rs"]
 mod pages;
+#[path = "deploy/relays.rs"]
+mod relays;
 #[path = "deploy/unit.rs"]
 mod unit;
 

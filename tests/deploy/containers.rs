@@ -18,7 +18,7 @@ use crate::{
 pub(crate) const STOP_PATIENCE: u64 = 180;
 
 /// What the image is started with, together with what it sets itself.
-fn config(
+pub(crate) fn config(
     set: impl IntoIterator<Item = (String, String)>,
 ) -> (dormouse_relay::config::Config, BTreeMap<String, String>) {
     let mut variables = image_variables();
@@ -28,7 +28,7 @@ fn config(
 }
 
 /// Rows and their copy while a snapshot is made, queues and readers that are behind: all of it fits.
-fn assert_fits(config: &dormouse_relay::config::Config) {
+pub(crate) fn assert_fits(config: &dormouse_relay::config::Config) {
     let streams = config.watchers_max as u64 * (4 << 20);
     let rows = config.limits.bytes_max.expect("the default is for a larger machine");
     let (queue, cache) = (2 * config.queue_bytes_max, 128 << 20);
@@ -77,7 +77,8 @@ fn the_image_is_built_from_the_whole_workspace() {
     assert!(minor(toolchain) >= minor(stated), "{toolchain} is older than {stated}");
 }
 
-fn compose_variables(service: &Value) -> Vec<(String, String)> {
+/// The variables of a service.
+pub(crate) fn compose_variables(service: &Value) -> Vec<(String, String)> {
     let set = at(service, "/environment").as_object().expect("a mapping");
     // Compose turns numbers and switches into text in ways of its own, so all of them have to be text already.
     set.iter().map(|(name, value)| (name.clone(), value.as_str().expect("text").to_owned())).collect()
