@@ -266,7 +266,7 @@ fn nats_is_set_up_to_sync_and_to_say_so() {
     }
 }
 
-/// Every key that a configuration of RabbitMQ here may have, but for the numbered ones: the server refuses to start on a slip.
+/// Every key that a configuration of `RabbitMQ` here may have, but for the numbered ones: the server refuses to start on a slip.
 const RABBITMQ_KEYS: &[&str] = &[
     "cluster_formation.peer_discovery_backend",
     "cluster_name",
