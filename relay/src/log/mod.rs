@@ -66,6 +66,11 @@ pub trait Log: Send + Sync + 'static {
         false
     }
 
+    /// How many machines keep a copy of what was acknowledged, as far as the log knows.
+    fn copies(&self) -> usize {
+        1
+    }
+
     /// Counts the connections to whatever keeps the log; a log that cannot lose its connection has but one.
     ///
     /// A connection that was lost may have taken acknowledged frames along. So a relay opens its session anew on each
@@ -162,6 +167,10 @@ impl<L: Log + ?Sized> Log for Arc<L> {
 
     fn is_exclusive(&self) -> bool {
         (**self).is_exclusive()
+    }
+
+    fn copies(&self) -> usize {
+        (**self).copies()
     }
 
     fn connection(&self) -> u64 {
