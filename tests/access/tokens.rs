@@ -106,9 +106,15 @@ async fn who_speaks_json_is_refused_in_json() -> Outcome {
     let door = Door::with_tokens().await?;
     let (status, body) = posted(door.address(), "").await?;
     assert!(status.starts_with("HTTP/1.1 401 "), "{status}");
-    assert!(body.contains("\"code\":\"unauthenticated\"") && body.contains("\"reason\":\"TOKEN_MISSING\""), "{body}");
+    assert!(
+        body.contains("\"code\":\"unauthenticated\"") && body.contains("\"reason\":\"TOKEN_MISSING\""),
+        "{body}"
+    );
     let (status, body) = posted(door.address(), "authorization: Bearer dm_nobody\r\n").await?;
-    assert!(status.starts_with("HTTP/1.1 401 ") && body.contains("\"reason\":\"TOKEN_UNKNOWN\""), "{status} {body}");
+    assert!(
+        status.starts_with("HTTP/1.1 401 ") && body.contains("\"reason\":\"TOKEN_UNKNOWN\""),
+        "{status} {body}"
+    );
     assert!(!body.contains("dm_nobody"));
     Ok(())
 }

@@ -220,7 +220,12 @@ impl Log for RabbitMq {
         self.shared.link.wire().number
     }
 
-    fn append_over(&self, connection: u64, record_id: RecordId, frame: Bytes) -> BoxFuture<'static, Appended> {
+    fn append_over(
+        &self,
+        connection: u64,
+        record_id: RecordId,
+        frame: Bytes,
+    ) -> BoxFuture<'static, Appended> {
         self.appender.append(Some(connection), record_id, frame)
     }
 
