@@ -7,6 +7,8 @@
 mod alerts;
 #[path = "deploy/brokers.rs"]
 mod brokers;
+#[path = "deploy/claims.rs"]
+mod claims;
 #[path = "deploy/containers.rs"]
 mod containers;
 #[path = "deploy/files.rs"]

@@ -1,7 +1,11 @@
 //! Every log keeps the same contract.
 
+#[path = "log_contract/cluster.rs"]
+mod cluster;
 #[path = "log_contract/nats.rs"]
 mod nats;
+#[path = "brokers/nats_cluster.rs"]
+mod nats_cluster;
 #[path = "brokers/nats.rs"]
 mod nats_server;
 #[path = "log_contract/rabbitmq.rs"]

@@ -22,7 +22,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const INDEX: &str = "dormouse-relay
 
 /livez    200 while the process runs
-/readyz   200 while it serves; else 503 and a line for each reason
+/readyz   200 while it serves, and what its log promises; else 503 and a line for each reason
 /metrics  OpenMetrics, for Prometheus
 ";
 
@@ -30,6 +30,10 @@ const INDEX: &str = "dormouse-relay
 pub trait Readiness: Send + Sync + 'static {
     /// A line for each thing that keeps the relay from serving; none: it serves.
     fn unmet(&self) -> Vec<String>;
+    /// What it promises while it serves, a line each.
+    fn promises(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// The numbers of its state.
     fn gauges(&self) -> Gauges;
 }
@@ -68,7 +72,8 @@ pub async fn serve(
 async fn readyz(State(admin): State<Admin>) -> Response {
     let unmet = admin.readiness.unmet();
     if unmet.is_empty() {
-        return "ok\n".into_response();
+        let lines: Vec<String> = std::iter::once("ok".to_owned()).chain(admin.readiness.promises()).collect();
+        return (lines.join("\n") + "\n").into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, unmet.join("\n") + "\n").into_response()
 }
@@ -99,6 +104,10 @@ mod tests {
     impl Readiness for Told {
         fn unmet(&self) -> Vec<String> {
             self.0.lock().clone()
+        }
+
+        fn promises(&self) -> Vec<String> {
+            vec!["log: memory".to_owned()]
         }
 
         fn gauges(&self) -> Gauges {
@@ -139,7 +148,7 @@ mod tests {
         let relay = start().await?;
         for (path, status, content) in [
             ("/livez", "200 OK", "ok\n"),
-            ("/readyz", "200 OK", "ok\n"),
+            ("/readyz", "200 OK", "\r\n\r\nok\nlog: memory\n"),
             ("/", "200 OK", "/readyz"),
             ("/metrics", "200 OK", "\ndormouse_rows 5\n"),
             (

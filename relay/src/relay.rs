@@ -166,6 +166,12 @@ impl Readiness for Relay {
         unmet
     }
 
+    fn promises(&self) -> Vec<String> {
+        let facts = self.sequencer.log();
+        let claims = facts.claims().named().into_iter().map(|(name, claim)| format!("{name}: {claim}"));
+        std::iter::once(format!("log: {}, {:?}", facts.kind, facts.durability)).chain(claims).collect()
+    }
+
     fn gauges(&self) -> Gauges {
         let mut gauges = Gauges {
             queue_waiting: self.sequencer.waiting() as u64,

@@ -26,7 +26,7 @@ pub(crate) enum Release {
 
 impl Release {
     /// The program, or `None` and a loud line if `tests/brokers/install` has not put it there.
-    fn program(self) -> Option<PathBuf> {
+    pub(crate) fn program(self) -> Option<PathBuf> {
         let folder = match self {
             Self::Current => "nats-current",
             Self::Debian => "nats-debian",
@@ -65,7 +65,7 @@ pub(crate) struct NatsServer {
 
 /// A port below those that the kernel gives to outgoing connections: a client that tries to reach a server that is down
 /// would otherwise come to own it.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     (0..1_000).map(|_| fastrand::u16(10_000..30_000)).find(free).expect("a free port")
 }
@@ -198,7 +198,7 @@ impl Drop for NatsServer {
 }
 
 /// A server speaks first, and only when it has read in what it keeps.
-fn is_serving(port: u16) -> bool {
+pub(crate) fn is_serving(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     let mut greeting = [0; 5];
     stream.set_read_timeout(Some(Duration::from_secs(5))).is_ok()

@@ -196,11 +196,9 @@ fn the_addresses_in_drop_ins_are_addresses() {
             text.lines().find_map(|line| line.strip_prefix("#   DORMOUSE_BROKER=").map(str::to_owned));
         found.expect("an example")
     };
-    assert!(relay_with([("DORMOUSE_BROKER", words("nats").as_str())]).is_ok());
-    if relay_with([("DORMOUSE_BROKER", "amqp://host")]).is_ok() {
-        assert!(relay_with([("DORMOUSE_BROKER", words("rabbitmq").as_str())]).is_ok());
-    } else {
-        eprintln!("skipped: this build has no log on RabbitMQ, so nobody has read {}", words("rabbitmq"));
+    for folder in ["nats", "rabbitmq"] {
+        let outcome = relay_with([("DORMOUSE_BROKER", words(folder).as_str())]);
+        assert!(outcome.is_ok(), "{folder}: {outcome:?}");
     }
 }
 

@@ -451,7 +451,18 @@ async fn the_admin_port_tells_life_readiness_and_numbers() -> Outcome {
         assert!(page.contains(line), "{line} is not in\n{page}");
     }
     assert!(get(&served.admin_url, "/livez").await?.ends_with("ok\n"));
-    assert!(get(&served.admin_url, "/readyz").await?.starts_with("HTTP/1.1 200"));
+    let ready = get(&served.admin_url, "/readyz").await?;
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    // What it promises stands there in the words that GetRelay has.
+    let relay = served.membership().await.get_relay(v1::GetRelayRequest {}).await?.into_inner().relay;
+    let relay = relay.ok_or("a relay")?;
+    let names: Vec<&str> = relay.claims.keys().map(String::as_str).collect();
+    assert_eq!(names, ["acknowledged", "log_wiped", "machine_lost", "process_killed"]);
+    for (name, claim) in &relay.claims {
+        assert!(ready.contains(&format!("\n{name}: {claim}\n")), "{name} is not in\n{ready}");
+    }
+    let log = format!("\nlog: {}, ", relay.broker);
+    assert!(ready.contains(&log), "{log} is not in\n{ready}");
     Ok(())
 }
 

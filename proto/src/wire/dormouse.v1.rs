@@ -791,6 +791,12 @@ pub struct RelayInfo {
         ::prost::alloc::string::String,
         u64,
     >,
+    /// of the log, for people: acknowledged, process_killed, machine_lost, log_wiped
+    #[prost(btree_map = "string, string", tag = "9")]
+    pub claims: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// Nested message and enum types in `RelayInfo`.
 pub mod relay_info {

@@ -115,6 +115,7 @@ impl Membership for Service {
             conditions: self.conditions(),
             durability: encode::durability(sequencer.log().durability) as i32,
             counters: self.counters(),
+            claims: self.relay.sequencer.log().claims().named(),
         };
         Ok(Response::new(v1::GetRelayResponse { relay: Some(relay) }))
     }

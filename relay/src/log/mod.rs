@@ -9,6 +9,7 @@
 //! same place, with the same bytes, for as long as the log's [`Durability`] holds and it was not truncated;
 //! the adapter checks this itself, because both brokers silently start at the first record they still have.
 
+pub mod claims;
 mod types;
 
 #[cfg(any(test, feature = "test-instruments"))]
@@ -64,6 +65,11 @@ pub trait Log: Send + Sync + 'static {
     /// Whether no other process can append to this log while it is open here.
     fn is_exclusive(&self) -> bool {
         false
+    }
+
+    /// How many machines keep a copy of what was acknowledged, as far as the log knows.
+    fn copies(&self) -> usize {
+        1
     }
 
     /// Counts the connections to whatever keeps the log; a log that cannot lose its connection has but one.
@@ -162,6 +168,10 @@ impl<L: Log + ?Sized> Log for Arc<L> {
 
     fn is_exclusive(&self) -> bool {
         (**self).is_exclusive()
+    }
+
+    fn copies(&self) -> usize {
+        (**self).copies()
     }
 
     fn connection(&self) -> u64 {

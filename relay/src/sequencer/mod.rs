@@ -20,7 +20,10 @@ pub use start::{Running, StartError, start};
 use trail::Trail;
 
 use crate::{
-    log::{Durability, Log, LogId, Position, SnapshotId},
+    log::{
+        Durability, Log, LogId, Position, SnapshotId,
+        claims::{self, Claims},
+    },
     metrics::Metrics,
     state::{Fold, Verdict},
 };
@@ -98,6 +101,15 @@ pub struct LogFacts {
     pub kind: &'static str,
     /// What its `Committed` survives.
     pub durability: Durability,
+    /// How many machines keep a copy of it.
+    pub copies: usize,
+}
+
+impl LogFacts {
+    /// What an acknowledgement means here, and what it survives.
+    pub fn claims(&self) -> &'static Claims {
+        claims::of(self.kind, self.durability, self.copies)
+    }
 }
 
 struct Submission {

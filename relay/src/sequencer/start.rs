@@ -80,7 +80,8 @@ pub async fn start(
     replay(&mut applied, &mut *reader).await?;
     let revision = applied.fold.revision();
     let outgoing = writer::Outgoing::new(log.connection());
-    let facts = LogFacts { id: info.log_id, kind: info.kind, durability: info.durability };
+    let facts =
+        LogFacts { id: info.log_id, kind: info.kind, durability: info.durability, copies: log.copies() };
     let shared = Arc::new(Shared {
         log,
         facts,

@@ -9,6 +9,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::ErrorCode;
@@ -29,6 +30,8 @@ use crate::log::{Appended, BoxFuture, Position, RecordId, Rejection};
 /// Appends that may be unanswered; all but one of them wait here.
 pub(super) const IN_LINE: usize = 64;
 const BYTES_IN_LINE: usize = 16 << 20;
+/// How long a look at the stream may hold up an append. A server that answers says within half of it that it is gone.
+const LOOK: Duration = Duration::from_secs(2);
 
 struct Waiting {
     /// The only connection that it may go over.
@@ -202,7 +205,11 @@ async fn unpublished(shared: &Shared, error: &PublishError) -> Appended {
         }
         (PublishErrorKind::StreamNotFound, _) => {
             // True while a cluster elects, and when the stream is gone: the look tells, and ends the log if so.
-            let looked = shared.edges().await;
+            // Nobody answers it during an election, and the append has to be tried again as soon as that is over.
+            let looked = timeout(LOOK, shared.edges()).await;
+            if looked.is_err() {
+                shared.link.lost_reply();
+            }
             tracing::debug!(?looked, "the broker says that nobody takes frames");
             Appended::Unknown
         }

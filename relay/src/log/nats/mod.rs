@@ -201,6 +201,10 @@ impl Log for Nats {
         self.appender.append(None, record_id, frame)
     }
 
+    fn copies(&self) -> usize {
+        self.shared.replicas
+    }
+
     fn connection(&self) -> u64 {
         self.shared.link.number()
     }
