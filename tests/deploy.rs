@@ -13,6 +13,8 @@ mod claims;
 mod containers;
 #[path = "deploy/files.rs"]
 mod files;
+#[path = "deploy/guides.rs"]
+mod guides;
 #[path = "deploy/manual.rs"]
 mod manual;
 #[path = "deploy/pages.rs"]

@@ -102,9 +102,15 @@ fn relays_of_a_stack_ask_for_what_its_servers_give() {
             assert_eq!(hosts, servers, "{}", stack.file);
             assert_eq!(rest.contains("replicas=3"), stack.servers.len() == 3, "{}: {rest}", stack.file);
             assert!(rest.contains("fleet"), "{rest}");
-            let (config, _) = config(variables);
+            let retention_mb =
+                rest.split("retention_mb=").nth(1).and_then(|it| it.split('&').next()?.parse::<u64>().ok());
+            let (config, _) = config(variables.clone());
             assert_eq!(config.durability, Some(stack.durability), "{}", stack.file);
             assert_fits(&config);
+            // A snapshot may have a fifth of what `RabbitMQ` keeps.
+            let rows = config.limits.bytes_max.expect("set");
+            assert!(retention_mb.is_none_or(|kept| (kept << 20) / 5 >= rows), "{rest}: {rows} bytes of rows");
+            assert_eq!(retention_mb.is_some(), port == 5_672);
         }
     }
 }

@@ -189,6 +189,41 @@ async fn wrong_credentials_are_refused_and_not_repeated() {
     append(&open(server.address_as("relay:right", "log")).await, 1).await;
 }
 
+/// What a user may do here is what `deploy/nats.md` asks for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_these_permissions_can_use_a_log() {
+    let server = r#"authorization { users: [{ user: relay, password: secret, permissions: {
+        publish: ["$JS.API.>", "dormouse.fleet.>", "$O.fleet-snapshots.>"], subscribe: ["_INBOX.>"] } }] }"#;
+    let settings = Settings { server, ..Settings::default() };
+    let Some(server) = NatsServer::start(Release::Current, settings) else { return };
+    let log = open(server.address_as("relay:secret", "fleet")).await;
+    for counter in 1..=3 {
+        append(&log, counter).await;
+    }
+    let stored = read_to_tail(&log).await;
+    for covered in &stored[1..] {
+        let body = [Ok(Bytes::from_static(b"state"))].into_iter();
+        log.put_snapshot(SnapshotId::of(covered), Box::new(body)).await.expect("stored");
+    }
+    assert_eq!(log.newest_snapshots().await.expect("listed").len(), 2);
+    let mut snapshot = log.load_snapshot(SnapshotId::of(&stored[2])).await.expect("loaded");
+    assert_eq!(snapshot.next_chunk().await, Ok(Some(Bytes::from_static(b"state"))));
+    assert_eq!(log.truncate(stored[1].position).await, Ok(stored[1].position));
+    assert_eq!(read_to_tail_from(&log, stored[1].position).await, 2);
+}
+
+/// How many frames there are from that place on.
+async fn read_to_tail_from(log: &Nats, from: Position) -> usize {
+    let (mut reader, mut frames) = (log.read(from), 0);
+    loop {
+        let batch = next(&mut *reader).await.expect("frames");
+        frames += batch.frames.len();
+        if batch.at_tail {
+            return frames;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_cannot_carry_a_log_is_refused() {
     let settings = Settings { server: "max_payload: 32KB", ..Settings::default() };
