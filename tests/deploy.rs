@@ -19,6 +19,9 @@ mod guides;
 mod manual;
 #[path = "deploy/pages.rs"]
 mod pages;
+#[path = "processes/relay.rs"]
+#[allow(dead_code, reason = "others kill and freeze it")]
+mod process;
 #[path = "deploy/relays.rs"]
 mod relays;
 #[path = "deploy/unit.rs"]
@@ -40,6 +43,15 @@ fn checked_by(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
             None
         }
     }
+}
+
+#[test]
+fn the_relay_itself_starts_with_the_example_and_says_what_its_log_survives() -> process::Outcome {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/dormouse.toml");
+    let relay = process::RelayProcess::start(&[("DORMOUSE_CONFIG", example)])?;
+    let page = relay.get("/readyz")?;
+    assert!(page.contains("\r\n\r\nok\nlog: embedded, Fsync\nacknowledged: "), "{page}");
+    Ok(())
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl RelayProcess {
         Ok(())
     }
 
-    fn get(&self, path: &str) -> Outcome<String> {
+    pub(crate) fn get(&self, path: &str) -> Outcome<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(stream, "GET {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n")?;
