@@ -105,3 +105,32 @@ impl Doors {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hashes of "abc" and of nothing at all, in the standard's own examples.
+    const ABC: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const NOTHING: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_changes_is_read_within_two_looks() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("tokens");
+        std::fs::write(&path, format!("{NOTHING} shop node\n"))?;
+        let doors = Doors::open(&Config { tokens_file: Some(path.clone()), ..Config::default() })?;
+        let (watching, metrics) = (doors.clone(), Arc::new(Metrics::default()));
+        let looks = tokio::spawn(async move { watching.keep_current(&metrics).await });
+        let knows = || doors.tokens.as_ref().is_some_and(|tokens| tokens.find(b"abc").is_some());
+        tokio::time::sleep(LOOK * 2).await;
+        assert!(!knows());
+        // As it is written beside the old one and renamed, with a length that is the same.
+        std::fs::write(dir.path().join("next"), format!("{ABC} shop node\n"))?;
+        std::fs::rename(dir.path().join("next"), &path)?;
+        tokio::time::sleep(LOOK * 2).await;
+        assert!(knows());
+        looks.abort();
+        Ok(())
+    }
+}

@@ -23,7 +23,8 @@ pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 /// A relay that is served on loopback until it is dropped or stopped.
 pub(crate) struct Served {
     pub(crate) started: Option<Started>,
-    #[allow(dead_code, reason = "the tests of the way in ask for it")]
+    /// Certificate and tokens, for tests that change them.
+    #[allow(dead_code, reason = "only the tests of access do")]
     pub(crate) doors: Doors,
     pub(crate) url: String,
     pub(crate) admin_url: String,
