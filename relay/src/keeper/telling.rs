@@ -1,14 +1,17 @@
 //! What the log is told: contacts, the time, and up to where this relay has heard.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use dormouse_proto::record::{self, Digest, Record};
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::Keeper;
+use super::{
+    Keeper,
+    evidence::{contact_of, evidence_of},
+};
 use crate::{
-    liveness::{LeaseKey, Millis, Timestamp},
+    liveness::{Evidence, LeaseKey, Millis, Telling, Timestamp},
     sequencer::{Outcome, Sequencer, Unwritten},
 };
 
@@ -16,31 +19,18 @@ use crate::{
 const EVIDENCE: usize = 1_000;
 
 impl Keeper {
-    /// A contact is told with the next digest, unless a newer one of that node is.
-    pub(super) fn note_untold(&self, key: LeaseKey, evidence: record::Evidence) {
-        let newness = |it: &record::Evidence| (it.incarnation, it.contact.beat);
-        let mut untold = self.untold.lock();
-        if untold.get(&key).is_none_or(|noted| newness(noted) < newness(&evidence)) {
-            untold.insert(key, evidence);
-        }
-    }
-
     /// The record that was to tell of a contact may not have been written. It is told with the next digest; answers what
     /// may be promised meanwhile.
     pub fn tell_later(&self, key: LeaseKey, evidence: record::Evidence) -> Millis {
-        self.note_untold(key, evidence);
-        match self.leases.view(key, self.clock.now()) {
-            Some(view) if !self.must_be_told(key) => view.left,
-            _ => Millis(0),
-        }
+        let evidence = evidence_of(evidence.incarnation, evidence.contact);
+        self.company.tell_later(self.clock.now(), || self.expiry_held(), key, evidence)
     }
 
     /// Tells the log what is new: of contacts, of the time if something in the state waits for it, and, where there are
     /// others, that this relay is there.
     pub(super) fn tell(self: &Arc<Self>, sequencer: &Sequencer, time: bool) {
         let time_matters = time && sequencer.read().fold.awaits_log_time();
-        let in_company = self.peers.lock().is_in_company(self.clock.now());
-        if time_matters || in_company || !self.untold.lock().is_empty() {
+        if time_matters || self.company.has_to_speak(self.clock.now()) {
             self.tell_all(sequencer);
         }
     }
@@ -50,38 +40,45 @@ impl Keeper {
         if sequencer.is_stalled() {
             return; // what is not told yet is told together when the log answers again
         }
-        // In this order: a contact that is noted after the drain is of a relay that has seen what it has applied by now.
-        let told_upto = if self.is_shared { self.applied.load(Ordering::Acquire) } else { 0 };
-        let mut untold: Vec<(LeaseKey, record::Evidence)> = self.untold.lock().drain().collect();
-        untold.sort_unstable_by(|(_, a), (_, b)| (&a.namespace, a.node).cmp(&(&b.namespace, b.node)));
+        let Telling { mut contacts, upto } = self.company.take_untold();
+        contacts.sort_unstable_by_key(|(key, _)| *key);
         let now = self.clock.now();
         loop {
-            let rest = untold.split_off(untold.len().min(EVIDENCE));
+            let rest = contacts.split_off(contacts.len().min(EVIDENCE));
             let is_last = rest.is_empty();
-            let evidence: Vec<_> = untold.iter().map(|(_, evidence)| evidence.clone()).collect();
+            let evidence: Vec<_> = contacts.iter().filter_map(|it| self.as_record(it)).collect();
             let bytes = 64 * (evidence.len() + 1);
             let digest = Digest {
                 log_time_ms: self.log_time_ms(),
                 evidence,
                 suspects: Vec::new(),
-                told_upto: if is_last { told_upto } else { 0 },
+                told_upto: if is_last { upto } else { 0 },
             };
             match sequencer.submit(Record::Digest(digest), bytes, None) {
-                Ok(answer) => self.watch_for(answer, untold, now),
+                Ok(answer) => self.watch_for(answer, contacts, now),
                 Err(_) => {
                     info!("a digest found no room; what it would have told is told later");
-                    untold
-                        .into_iter()
-                        .chain(rest)
-                        .for_each(|(key, evidence)| self.note_untold(key, evidence));
+                    let untold = contacts.into_iter().chain(rest);
+                    untold.for_each(|(key, evidence)| self.company.note(key, evidence));
                     return;
                 }
             }
             if is_last {
                 return;
             }
-            untold = rest;
+            contacts = rest;
         }
+    }
+
+    fn as_record(&self, (key, evidence): &(LeaseKey, Evidence)) -> Option<record::Evidence> {
+        let Evidence { incarnation, beat, activity, ttl } = *evidence;
+        let namespace = self.names.get(&key.namespace)?.clone();
+        Some(record::Evidence {
+            namespace,
+            node: key.node,
+            incarnation,
+            contact: contact_of(beat, activity, ttl),
+        })
     }
 
     /// Where others rely on it, a digest is watched for: when it comes back they hear this relay; when it was refused, its
@@ -89,22 +86,18 @@ impl Keeper {
     fn watch_for(
         self: &Arc<Self>,
         answer: oneshot::Receiver<Result<Outcome, Unwritten>>,
-        told: Vec<(LeaseKey, record::Evidence)>,
+        told: Vec<(LeaseKey, Evidence)>,
         sent: Timestamp,
     ) {
-        if !self.is_shared {
+        if !self.company.is_shared() {
             return;
         }
-        self.peers.lock().spoke(sent);
+        self.company.spoke(sent);
         let keeper = Arc::clone(self);
         tokio::spawn(async move {
-            let came_back = matches!(answer.await, Ok(Ok(_)));
-            let mut peers = keeper.peers.lock();
-            peers.heard_myself(sent);
-            if !came_back {
-                peers.listen_anew(keeper.clock.now());
-                drop(peers);
-                told.into_iter().for_each(|(key, evidence)| keeper.note_untold(key, evidence));
+            match answer.await {
+                Ok(Ok(_)) => keeper.company.came_back(sent),
+                _ => keeper.company.did_not_come_back(keeper.clock.now(), sent, told),
             }
         });
     }

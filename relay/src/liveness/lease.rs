@@ -147,6 +147,17 @@ pub struct LeaseView {
     pub head: Revision,
 }
 
+/// How far its end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Nobody thinks of it.
+    Far,
+    /// The other relays are asked whether they have heard of it, before a Gone is proposed.
+    Asked,
+    /// A Gone is under way.
+    Proposed,
+}
+
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) incarnation: Incarnation,
@@ -160,10 +171,7 @@ pub(super) struct Lease {
     /// The lease's end; of a SUSPECT one the next time to think about its end.
     deadline: Timestamp,
     pub(super) state: LeaseState,
-    /// A Gone is under way.
-    proposed: bool,
-    /// The other relays are asked whether they have heard of it, before a Gone is proposed.
-    asked: bool,
+    end: End,
     /// Another relay asks whether anybody has heard of it: what is promised from here on, the log must tell first.
     pub(super) doubted: bool,
     /// When it fell asleep; [`Timestamp::NEVER`]: it is not asleep, and nothing says that it may be.
@@ -186,8 +194,7 @@ impl Lease {
             turns: Timestamp::NEVER,
             deadline: now,
             state: LeaseState::Awake,
-            proposed: false,
-            asked: false,
+            end: End::Far,
             doubted: false,
             asleep_since: Timestamp::NEVER,
             is_measured: true,
@@ -217,7 +224,7 @@ impl Lease {
         if contact.incarnation != self.incarnation {
             return Heard::OtherIncarnation { current: self.incarnation };
         }
-        if self.proposed {
+        if self.is_ending() {
             return Heard::Ending;
         }
         if contact.beat == self.beat {
@@ -290,7 +297,7 @@ impl Lease {
         self.asleep_since = if activity == Activity::Asleep { self.heard } else { NEVER };
         self.is_measured = true;
         self.deadline = self.heard + ttl;
-        (self.proposed, self.asked) = (false, false);
+        self.end = End::Far;
     }
 
     /// Draws the conclusions of silence. `may_end` is asked only when an end would be proposed.
@@ -322,7 +329,7 @@ impl Lease {
             return;
         }
         if may_end(self.holder, self.standing()) {
-            self.proposed = true;
+            self.end = End::Proposed;
             self.deadline = now + VERDICT_TIMEOUT;
             out.push(Due::Gone { key, incarnation, beat });
         } else {
@@ -343,24 +350,24 @@ impl Lease {
 
     /// A proposed Gone did not take effect, or could not be appended; or the other relays did not answer.
     pub(super) fn spare(&mut self, now: Timestamp) {
-        if self.proposed || self.asked {
-            (self.proposed, self.asked) = (false, false);
+        if self.end != End::Far {
+            self.end = End::Far;
             self.deadline = now + RECHECK;
         }
     }
 
     /// Instead of proposing its end at once, the others are asked first. Meanwhile it may be heard.
     pub(super) fn ask(&mut self, beat: Beat) {
-        if self.proposed && self.confirmed == beat {
-            (self.proposed, self.asked) = (false, true);
+        if self.is_ending() && self.confirmed == beat {
+            self.end = End::Asked;
         }
     }
 
     /// The others have answered. Answers whether nothing was heard since they were asked, so that its end is proposed.
     pub(super) fn end_asked(&mut self, incarnation: Incarnation, beat: Beat) -> bool {
-        let ends = self.asked && self.incarnation == incarnation && self.confirmed == beat;
+        let ends = self.end == End::Asked && self.incarnation == incarnation && self.confirmed == beat;
         if ends {
-            (self.proposed, self.asked) = (true, false);
+            self.end = End::Proposed;
         }
         ends
     }
@@ -372,7 +379,7 @@ impl Lease {
 
     /// Whether a Gone is under way.
     pub(super) fn is_ending(&self) -> bool {
-        self.proposed
+        self.end == End::Proposed
     }
 
     /// The newest beat that the log has told.

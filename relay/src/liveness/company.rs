@@ -1,0 +1,288 @@
+//! This relay in the company of the others on its log: what it may promise at once, whom it may end, and what it owes
+//! them to hear.
+//!
+//! Nothing here writes to a log; what is to be written is handed out, and what was read is handed in. A contact is
+//! noted before it is promised, and a position counts as applied after the doubts in it: so whoever asks about a node
+//! is either told of a contact, or that contact was promised nothing.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{
+    Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseTable, Millis, Peers, Restored, Session,
+    Silent, Timestamp, guard::HoldReason, questions::Questions, untold::Untold,
+};
+
+/// Where a contact's evidence travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// With the next digest.
+    ByDigest,
+    /// In a record that the caller writes.
+    ByCaller,
+}
+
+/// What a digest is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telling {
+    /// Contacts that no record has told of yet, in no order.
+    pub contacts: Vec<(LeaseKey, Evidence)>,
+    /// With them, all is told that this relay had heard before it applied this position.
+    pub upto: u64,
+}
+
+/// How the ends of silent nodes are gone about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Nobody else is there: they are proposed.
+    Propose(Vec<Silent>),
+    /// The others are asked first, with a mark for each.
+    Ask(Vec<Silent>),
+}
+
+/// The leases of one relay, and the other relays on its log. `now` is virtual time.
+#[derive(Debug)]
+pub struct Company {
+    leases: LeaseTable,
+    /// Other relays may append to the log.
+    is_shared: bool,
+    peers: Mutex<Peers>,
+    /// Whether a promise is worth nothing before the log has told of it, as of the last look.
+    is_weak: AtomicBool,
+    questions: Mutex<Questions>,
+    untold: Mutex<Untold>,
+    /// Another relay asks, and wants an answer at once.
+    is_asked: AtomicBool,
+}
+
+impl Company {
+    /// Nobody is known yet. `is_shared`: other relays may append to the log.
+    pub fn new(policy: LeasePolicy, is_shared: bool, now: Timestamp) -> Self {
+        // Its session is not known before the log was read; `begin` says it.
+        let peers = Peers::new(Session::default(), !is_shared, policy.longest_awake(), now);
+        Self {
+            leases: LeaseTable::new(policy),
+            is_shared,
+            peers: Mutex::new(peers),
+            is_weak: AtomicBool::new(is_shared),
+            questions: Mutex::default(),
+            untold: Mutex::default(),
+            is_asked: AtomicBool::new(false),
+        }
+    }
+
+    /// A session begins, with what the fold knows. It may be called while frames are applied already.
+    pub fn begin(&self, now: Timestamp, me: Session, members: impl IntoIterator<Item = Restored>) {
+        let longest = self.leases.policy().longest_awake();
+        *self.peers.lock() = Peers::new(me, !self.is_shared, longest, now);
+        self.leases.restored(now, members);
+    }
+
+    /// The leases.
+    pub fn leases(&self) -> &LeaseTable {
+        &self.leases
+    }
+
+    /// Whether other relays may append to the log.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// How many relays are on the log, this one included.
+    pub fn count(&self, now: Timestamp) -> usize {
+        self.peers.lock().count(now)
+    }
+
+    /// Forgets relays that have been gone for long.
+    pub fn forget(&self, now: Timestamp) {
+        self.peers.lock().forget(now);
+    }
+
+    // ---- contacts and promises ----
+
+    /// A request of a node arrived. Answers what may be promised although the log has not told of it yet (rules L4 and
+    /// L5). `is_held`: whether expiry is held, asked after the contact was noted.
+    pub fn hear(
+        &self,
+        now: Timestamp,
+        is_held: impl FnOnce() -> bool,
+        key: LeaseKey,
+        contact: &Contact,
+        told: Told,
+    ) -> Heard {
+        let heard = self.leases.heard(now, key, contact);
+        if let Heard::Granted { ttl_applied: ttl, .. } = heard
+            && told == Told::ByDigest
+        {
+            let Contact { incarnation, beat, activity, .. } = *contact;
+            self.note(key, Evidence { incarnation, beat, activity, ttl });
+        }
+        if !self.is_shared {
+            return heard;
+        }
+        let promised = |ttl| if self.must_be_told(is_held, key) { Millis(0) } else { ttl };
+        match heard {
+            Heard::Granted { ttl, ttl_applied, was } => {
+                // Stretched leases are for the log to tell: others count on nobody promising more than this.
+                let ttl = promised(ttl.min(self.leases.policy().longest_awake()));
+                Heard::Granted { ttl, ttl_applied, was }
+            }
+            Heard::NotNewer { left } if self.leases.told(key) < Some(contact.beat) => {
+                Heard::NotNewer { left: promised(left) }
+            }
+            other => other,
+        }
+    }
+
+    /// The record that was to tell of a contact may not have been written. It is told with the next digest; answers what
+    /// may be promised meanwhile.
+    pub fn tell_later(
+        &self,
+        now: Timestamp,
+        is_held: impl FnOnce() -> bool,
+        key: LeaseKey,
+        evidence: Evidence,
+    ) -> Millis {
+        self.note(key, evidence);
+        match self.leases.view(key, now) {
+            Some(view) if !self.must_be_told(is_held, key) => view.left,
+            _ => Millis(0),
+        }
+    }
+
+    /// Whether a promise to this node would be worth nothing before the log has told of it.
+    fn must_be_told(&self, is_held: impl FnOnce() -> bool, key: LeaseKey) -> bool {
+        // A pause is seen by the guard before the next look is.
+        self.is_shared && (self.is_weak.load(Ordering::Acquire) || is_held() || self.leases.is_doubted(key))
+    }
+
+    /// A contact is told with the next digest, unless a newer one of that node is.
+    pub fn note(&self, key: LeaseKey, evidence: Evidence) {
+        self.untold.lock().note(key, evidence);
+    }
+
+    /// That membership is over.
+    pub fn forget_contact(&self, key: LeaseKey) {
+        self.untold.lock().forget(key);
+    }
+
+    // ---- what this relay says ----
+
+    /// Whether a digest is to be sent each second: there are contacts to tell of, or others who want to hear that this
+    /// relay is there.
+    pub fn has_to_speak(&self, now: Timestamp) -> bool {
+        self.peers.lock().is_in_company(now) || !self.untold.lock().is_empty()
+    }
+
+    /// Takes out what is to be told now.
+    pub fn take_untold(&self) -> Telling {
+        let mut untold = self.untold.lock();
+        let (upto, contacts) = untold.take();
+        Telling { contacts: contacts.collect(), upto: if self.is_shared { upto } else { 0 } }
+    }
+
+    /// An own digest is on its way.
+    pub fn spoke(&self, now: Timestamp) {
+        self.peers.lock().spoke(now);
+    }
+
+    /// The own digest that was sent at `sent` was applied here.
+    pub fn came_back(&self, sent: Timestamp) {
+        self.peers.lock().heard_myself(sent);
+    }
+
+    /// The own digest that was sent at `sent` was not written: its contacts are told later, and nothing is promised
+    /// meanwhile.
+    pub fn did_not_come_back(&self, now: Timestamp, sent: Timestamp, contacts: Vec<(LeaseKey, Evidence)>) {
+        let mut peers = self.peers.lock();
+        peers.heard_myself(sent);
+        peers.listen_anew(now);
+        drop(peers);
+        for (key, evidence) in contacts {
+            self.note(key, evidence);
+        }
+    }
+
+    // ---- silence ----
+
+    /// Why nobody may be declared gone at this moment, if so. `held`: what the guard says.
+    pub fn hold(&self, now: Timestamp, held: Option<HoldReason>) -> Option<HoldReason> {
+        let mut peers = self.peers.lock();
+        if held.is_some() {
+            peers.listen_anew(now);
+        }
+        held.or_else(|| peers.is_deaf(now).then_some(HoldReason::LogLost))
+    }
+
+    /// Draws the conclusions of silence. Answers whether very many fell silent at once just now.
+    pub fn look(&self, now: Timestamp, hold: Option<HoldReason>, due: &mut Vec<Due>) -> bool {
+        let peers = self.peers.lock();
+        self.is_weak.store(peers.is_weak(now), Ordering::Release);
+        self.leases.due(now, hold, |holder| peers.answers_for(now, holder), due)
+    }
+
+    /// How to go about the ends of these.
+    pub fn end(&self, now: Timestamp, silent: Vec<Silent>) -> Ends {
+        if self.peers.lock().is_alone(now) {
+            return Ends::Propose(silent);
+        }
+        for (key, incarnation, beat) in &silent {
+            self.leases.ask(now, *key, *beat);
+            self.questions.lock().ask(now, (*key, *incarnation, *beat));
+        }
+        Ends::Ask(silent)
+    }
+
+    /// Those of whom all others have told, and whose end is to be proposed. Questions that nobody answers are given up.
+    pub fn conclude(&self, now: Timestamp) -> Vec<Silent> {
+        let mut decided = {
+            let (mut questions, peers) = (self.questions.lock(), self.peers.lock());
+            questions.decided(now, |position| peers.have_told(now, position))
+        };
+        for (key, incarnation, _) in decided.unanswered {
+            self.leases.gone_rejected(now, key, incarnation);
+        }
+        let ends = |it: &Silent| self.leases.end_asked(now, it.0, it.1, it.2);
+        decided.answered.retain(ends);
+        decided.answered
+    }
+
+    // ---- what the log says of relays ----
+
+    /// A relay asks about a node, in the frame that is being applied.
+    pub fn asked(&self, now: Timestamp, by: Session, (key, incarnation, beat): Silent) {
+        if self.peers.lock().is_me(by) {
+            self.questions.lock().read_back(key);
+        } else {
+            self.leases.doubt(now, key, incarnation, beat);
+            self.is_asked.store(true, Ordering::Release);
+        }
+    }
+
+    /// A relay has told of every contact that it had heard before it applied that position. Answers whether this relay
+    /// waits for such words.
+    pub fn told(&self, by: Session, upto: u64) -> bool {
+        let mut peers = self.peers.lock();
+        if peers.is_me(by) || upto == 0 {
+            return false;
+        }
+        peers.told(by, upto);
+        drop(peers);
+        !self.questions.lock().is_empty()
+    }
+
+    /// A whole frame of a relay was applied, at `position`. Answers whether somebody wants an answer at once.
+    pub fn placed(&self, now: Timestamp, by: Session, position: u64) -> bool {
+        self.questions.lock().placed(position);
+        // After the doubts of this frame: what is told from here on was heard before them, or was not promised.
+        self.untold.lock().applied(position);
+        self.peers.lock().heard(now, by);
+        self.is_asked.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody wants an answer; it counts as given.
+    pub fn take_asked(&self) -> bool {
+        self.is_asked.swap(false, Ordering::AcqRel)
+    }
+}
