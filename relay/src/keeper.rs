@@ -40,12 +40,11 @@ use crate::{
     state::{Fold, JoinVerdict, Verdict},
 };
 
-pub use evidence::contact_of;
+pub use evidence::{activity_of, contact_of, evidence_of};
 pub use obituary::Obituary;
 
 pub use crate::liveness::Told;
 
-use evidence::{activity_of, evidence_of};
 use obituary::Obituaries;
 
 /// How often silence is looked at.

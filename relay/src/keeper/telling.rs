@@ -6,10 +6,7 @@ use dormouse_proto::record::{self, Digest, Record};
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::{
-    Keeper,
-    evidence::{contact_of, evidence_of},
-};
+use super::{Keeper, contact_of, evidence_of};
 use crate::{
     liveness::{Evidence, LeaseKey, Millis, Telling, Timestamp},
     sequencer::{Outcome, Sequencer, Unwritten},

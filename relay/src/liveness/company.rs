@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dormouse_proto::traps::{Trap, Traps};
 use parking_lot::Mutex;
 
 use super::{
@@ -54,13 +55,19 @@ pub struct Company {
     untold: Mutex<Untold>,
     /// Another relay asks, and wants an answer at once.
     is_asked: AtomicBool,
+    traps: Traps,
 }
 
 impl Company {
     /// Nobody is known yet. `is_shared`: other relays may append to the log.
     pub fn new(policy: LeasePolicy, is_shared: bool, now: Timestamp) -> Self {
+        Self::with_traps(policy, is_shared, now, Traps::default())
+    }
+
+    /// The same, leaving out a rule.
+    pub fn with_traps(policy: LeasePolicy, is_shared: bool, now: Timestamp, traps: Traps) -> Self {
         // Its session is not known before the log was read; `begin` says it.
-        let peers = Peers::new(Session::default(), !is_shared, policy.longest_awake(), now);
+        let peers = Peers::new(Session::default(), !is_shared, policy.longest_awake(), now).without(traps);
         Self {
             leases: LeaseTable::new(policy),
             is_shared,
@@ -69,13 +76,14 @@ impl Company {
             questions: Mutex::default(),
             untold: Mutex::default(),
             is_asked: AtomicBool::new(false),
+            traps,
         }
     }
 
     /// A session begins, with what the fold knows. It may be called while frames are applied already.
     pub fn begin(&self, now: Timestamp, me: Session, members: impl IntoIterator<Item = Restored>) {
         let longest = self.leases.policy().longest_awake();
-        *self.peers.lock() = Peers::new(me, !self.is_shared, longest, now);
+        *self.peers.lock() = Peers::new(me, !self.is_shared, longest, now).without(self.traps);
         self.leases.restored(now, members);
     }
 
@@ -154,7 +162,11 @@ impl Company {
     /// Whether a promise to this node would be worth nothing before the log has told of it.
     fn must_be_told(&self, is_held: impl FnOnce() -> bool, key: LeaseKey) -> bool {
         // A pause is seen by the guard before the next look is.
-        self.is_shared && (self.is_weak.load(Ordering::Acquire) || is_held() || self.leases.is_doubted(key))
+        let is_weak = || self.is_weak.load(Ordering::Acquire) || is_held();
+        let is_doubted = || self.leases.is_doubted(key);
+        self.is_shared
+            && (!self.traps.has(Trap::Boastful) && is_weak()
+                || !self.traps.has(Trap::Doubtless) && is_doubted())
     }
 
     /// A contact is told with the next digest, unless a newer one of that node is.
@@ -224,7 +236,7 @@ impl Company {
 
     /// How to go about the ends of these.
     pub fn end(&self, now: Timestamp, silent: Vec<Silent>) -> Ends {
-        if self.peers.lock().is_alone(now) {
+        if self.peers.lock().is_alone(now) || self.traps.has(Trap::Unasked) {
             return Ends::Propose(silent);
         }
         for (key, incarnation, beat) in &silent {

@@ -9,6 +9,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use dormouse_proto::traps::{Trap, Traps};
+
 use super::{Millis, Session, Timestamp};
 
 /// An own digest that has not come back by then: the others may not hear this relay (rule L4).
@@ -43,18 +45,29 @@ pub struct Peers {
     /// When the own digests were sent that have not come back, oldest first.
     unheard: VecDeque<Timestamp>,
     others: BTreeMap<Session, Peer>,
+    traps: Traps,
 }
 
 impl Peers {
     /// A relay that begins to listen. `awake_lease` is the longest one of all groups.
     pub fn new(me: Session, exclusive: bool, awake_lease: Millis, now: Timestamp) -> Self {
         let (unheard, others) = (VecDeque::new(), BTreeMap::new());
-        Self { me, exclusive, awake_lease, listening: now, proven: false, unheard, others }
+        let traps = Traps::default();
+        Self { me, exclusive, awake_lease, listening: now, proven: false, unheard, others, traps }
+    }
+
+    /// The same, leaving out a rule.
+    #[must_use]
+    pub(super) fn without(self, traps: Traps) -> Self {
+        Self { traps, ..self }
     }
 
     /// How long another relay is silent before it counts as gone: longer than a promise that it may have given and
     /// that nobody was told of.
     pub fn silence(&self) -> Millis {
+        if self.traps.has(Trap::HastyTakeover) {
+            return Millis(2_000);
+        }
         // A digest each second, ECHO, and one awake lease.
         SILENCE_MIN.max(Millis(1_000 + ECHO.0 + self.awake_lease.0 + 500))
     }
@@ -102,8 +115,8 @@ impl Peers {
 
     /// Whether a promise is worth nothing before the log has told of it.
     pub fn is_weak(&self, now: Timestamp) -> bool {
-        !self.exclusive
-            && (!self.proven || now < self.listening + self.silence() || self.waits_longer_than(ECHO, now))
+        let is_new = now < self.listening + self.silence() && !self.traps.has(Trap::BoldNewcomer);
+        !self.exclusive && (!self.proven || is_new || self.waits_longer_than(ECHO, now))
     }
 
     /// Whether what this relay knows is too old to end anybody.
@@ -138,7 +151,9 @@ impl Peers {
             return true;
         }
         let last = self.others.get(&holder).map_or(Timestamp(0), |peer| peer.heard).max(self.listening);
-        now >= last + self.silence() + self.awake_lease && self.living(now).all(|other| self.me < other)
+        let is_eager = self.traps.has(Trap::HastyTakeover) || self.traps.has(Trap::EagerTakeover);
+        let patience = if is_eager { Millis(0) } else { self.awake_lease };
+        now >= last + self.silence() + patience && self.living(now).all(|other| self.me < other)
     }
 
     fn living(&self, now: Timestamp) -> impl Iterator<Item = Session> {

@@ -1,0 +1,64 @@
+//! What may go wrong in one history, how much of it, and what the leases are.
+
+use dormouse_relay::liveness::{LeaseSettings, Millis, UndeclaredFreeze};
+use fastrand::Rng;
+
+/// What may go wrong.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each of them may come with every other")]
+pub(crate) struct Faults {
+    /// Relays stand still.
+    pub(crate) pauses: bool,
+    /// A relay loses its connection to the log, and makes another one.
+    pub(crate) cuts: bool,
+    /// A relay's connection hangs, and all of it arrives later.
+    pub(crate) hangs: bool,
+    /// Relays are killed and start again, or do not.
+    pub(crate) restarts: bool,
+    /// The log stands still for everybody.
+    pub(crate) stalls: bool,
+    /// The log refuses frames.
+    pub(crate) refusals: bool,
+    /// Some relay reads late, up to so many milliseconds.
+    pub(crate) lag_ms: u64,
+    /// What a frame takes to the log, and what an answer or a frame takes back, at most.
+    pub(crate) delay_ms: u64,
+    /// How long an append waits before it is given up as unknown.
+    pub(crate) append_timeout_ms: u64,
+    /// Mean time between two faults.
+    pub(crate) every_ms: u64,
+}
+
+impl Faults {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let mut some = |of: u8| rng.u8(0..of) == 0;
+        let (pauses, cuts, hangs, restarts) = (some(2), some(2), some(2), some(2));
+        let (stalls, refusals) = (some(3), some(5));
+        Self {
+            pauses,
+            cuts,
+            hangs,
+            restarts,
+            stalls,
+            refusals,
+            lag_ms: [5, 30, 300, 1_500, 4_000, 8_000][rng.usize(..6)],
+            delay_ms: [20, 20, 100, 400][rng.usize(..4)],
+            append_timeout_ms: [700, 2_000, 5_000, 60_000][rng.usize(..4)],
+            every_ms: [2_500, 6_000, 12_000][rng.usize(..3)],
+        }
+    }
+}
+
+/// The usual awake lease, at which the silence of a relay is as short as can be; sleeps that end soon.
+pub(crate) fn leases(rng: &mut Rng) -> LeaseSettings {
+    let asleep = Millis([3_500, 6_000, 12_000][rng.usize(..3)]);
+    LeaseSettings {
+        awake: Millis(3_000),
+        asleep,
+        asleep_min: asleep,
+        asleep_max: asleep,
+        margin: Millis(100),
+        suspect_grace: Millis([100, 1_000][rng.usize(..2)]),
+        undeclared_freeze: if rng.u8(0..5) == 0 { UndeclaredFreeze::Allow } else { UndeclaredFreeze::Deny },
+    }
+}
