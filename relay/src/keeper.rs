@@ -368,7 +368,7 @@ impl Keeper {
                     self.company.forget_contact(key);
                     self.metrics.ended(gone.cause);
                 } else {
-                    self.company.leases().gone_rejected(now, key, gone.incarnation);
+                    self.company.leases().gone_rejected(now, key, gone.incarnation, gone.beat);
                 }
             }
             (Record::Digest(digest), _) => {

@@ -19,6 +19,10 @@ pub(crate) struct Faults {
     pub(crate) stalls: bool,
     /// The log refuses frames.
     pub(crate) refusals: bool,
+    /// One relay comes late to its own looks, so that its awake leases grow.
+    pub(crate) late: bool,
+    /// Only some nodes, so that relays have little to say.
+    pub(crate) few: bool,
     /// Some relay reads late, up to so many milliseconds.
     pub(crate) lag_ms: u64,
     /// What a frame takes to the log, and what an answer or a frame takes back, at most.
@@ -33,7 +37,7 @@ impl Faults {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let mut some = |of: u8| rng.u8(0..of) == 0;
         let (pauses, cuts, hangs, restarts) = (some(2), some(2), some(2), some(2));
-        let (stalls, refusals) = (some(3), some(5));
+        let (stalls, refusals, late, few) = (some(3), some(5), some(8), some(6));
         Self {
             pauses,
             cuts,
@@ -41,6 +45,8 @@ impl Faults {
             restarts,
             stalls,
             refusals,
+            late,
+            few,
             lag_ms: [5, 30, 300, 1_500, 4_000, 8_000][rng.usize(..6)],
             delay_ms: [20, 20, 100, 400][rng.usize(..4)],
             append_timeout_ms: [700, 2_000, 5_000, 60_000][rng.usize(..4)],

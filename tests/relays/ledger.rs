@@ -26,7 +26,12 @@ pub(crate) struct Broken {
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, promise, gone } = self;
-        write!(f, "node {node} was GONE at {gone}, inside {promise:?}")
+        let Promise { incarnation, relay, beat, sent, answered, end } = promise;
+        write!(
+            f,
+            "node {node} was GONE at {gone}, in incarnation {incarnation}; for beat {beat}, sent at {sent}, relay {relay} \
+             had promised at {answered} that it lives until {end}"
+        )
     }
 }
 

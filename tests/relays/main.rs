@@ -10,6 +10,7 @@ mod ledger;
 mod network;
 mod node;
 mod relay;
+mod trail;
 mod world;
 
 use dormouse_proto::traps::Trap;
@@ -41,7 +42,7 @@ fn explore() {
     for seed in from..from + n {
         if let Some(what) = play(seed, trap, &mut total) {
             bad += 1;
-            if shown < 1 {
+            if shown < 4 {
                 shown += 1;
                 println!("seed {seed}: {what}");
             } else if bad < 30 {

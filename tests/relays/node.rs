@@ -142,14 +142,24 @@ impl World {
             step: Step::Sent,
             tries: 0,
         };
-        self.calls.push(call);
-        let nth = self.calls.len() - 1;
-        let slow = self.rng.u8(0..20) == 0;
-        let delay = if slow { self.rng.u64(200..2_500) } else { self.rng.u64(1..40) };
-        if self.rng.u8(0..50) > 0 {
+        self.transmit_call(call);
+        self.plan(TIMEOUT, Event::Unanswered(node, beat));
+    }
+
+    /// A transmission gets lost, or is late, or arrives twice. What another relay is told is another transmission.
+    fn transmit_call(&mut self, call: Call) {
+        let copies = match self.rng.u8(0..50) {
+            0 => 0,
+            1 => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            self.calls.push(call.clone());
+            let nth = self.calls.len() - 1;
+            let slow = self.rng.u8(0..20) == 0;
+            let delay = if slow { self.rng.u64(200..2_500) } else { self.rng.u64(1..40) };
             self.plan(delay, Event::Arrive(nth));
         }
-        self.plan(TIMEOUT, Event::Unanswered(node, beat));
     }
 
     pub(crate) fn unanswered(&mut self, node: usize, beat: u64) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dormouse_proto::{
-    ids::{Incarnation, Namespace, NodeId, Revision},
+    ids::{Namespace, NodeId, Revision},
     record::{self, Cause, Digest, Frame, FrameHeader, Gone, Mark, Record},
     traps::{Trap, Traps},
 };
@@ -30,7 +30,7 @@ pub(crate) enum Waits {
     /// A hold that ends when the log was read to its head.
     Hold(HoldNumber),
     /// An end that was proposed.
-    Gone(LeaseKey, Incarnation),
+    Gone(Silent),
     /// A call.
     Call(usize),
 }
@@ -285,7 +285,7 @@ impl Relay {
         if self.is_stalled {
             return;
         }
-        let Telling { mut contacts, upto } = self.company.take_untold();
+        let Telling { mut contacts, upto } = self.company.telling();
         contacts.sort_unstable_by_key(|(key, _)| *key);
         let evidence = contacts.iter().map(|(key, evidence)| as_record(*key, evidence)).collect();
         let log_time_ms = self.log_time_ms(now);
@@ -312,7 +312,7 @@ impl Relay {
         for (key, incarnation, beat) in silent {
             let (namespace, reason) = (Namespace::default(), String::new());
             let gone = Gone { namespace, node: key.node, incarnation, cause: Cause::Expired, beat, reason };
-            self.inbox.push_back((Record::Gone(gone), Waits::Gone(key, incarnation)));
+            self.inbox.push_back((Record::Gone(gone), Waits::Gone((key, incarnation, beat))));
         }
     }
 
@@ -320,16 +320,16 @@ impl Relay {
     pub(crate) fn answered(&mut self, now: u64, waits: Waits, verdict: Option<&Verdict>) -> Option<usize> {
         let at = self.now(now);
         match (waits, verdict.is_some()) {
-            (Waits::Nobody, _) | (Waits::Gone(..), true) => {}
-            (Waits::Digest(sent, _), true) => self.company.came_back(sent),
-            (Waits::Digest(sent, contacts), false) => self.company.did_not_come_back(at, sent, contacts),
+            (Waits::Nobody, _) | (Waits::Gone(_), true) => {}
+            (Waits::Digest(sent, contacts), true) => self.company.came_back(sent, &contacts),
+            (Waits::Digest(sent, _), false) => self.company.did_not_come_back(at, sent),
             (Waits::Hold(hold), true) => {
                 self.clock.log_read_to_head(hold);
                 self.clock.drained(hold);
             }
             (Waits::Hold(_), false) => self.listened = None,
-            (Waits::Gone(key, incarnation), false) => {
-                self.company.leases().gone_rejected(at, key, incarnation);
+            (Waits::Gone((key, incarnation, beat)), false) => {
+                self.company.leases().gone_rejected(at, key, incarnation, beat);
             }
             (Waits::Call(call), _) => return Some(call),
         }
@@ -415,7 +415,9 @@ impl Relay {
                 leases.ended(at, key(gone.node), gone.incarnation, Ended::Silent);
                 self.company.forget_contact(key(gone.node));
             }
-            (Record::Gone(gone), _) => leases.gone_rejected(at, key(gone.node), gone.incarnation),
+            (Record::Gone(gone), _) => {
+                leases.gone_rejected(at, key(gone.node), gone.incarnation, gone.beat);
+            }
             (Record::Digest(digest), _) => {
                 for mark in &digest.suspects {
                     self.company.asked(at, by, (key(mark.node), mark.incarnation, mark.beat));

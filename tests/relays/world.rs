@@ -1,17 +1,13 @@
 //! Relays, their log and their nodes, in one queue of events. Everything follows from a seed.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    rc::Rc,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, rc::Rc};
 
 use dormouse_proto::{
     record::{Frame, Record},
     traps::Trap,
 };
 use dormouse_relay::{
-    liveness::LeaseSettings,
+    liveness::{LeaseSettings, Millis},
     state::{Fold, Verdict},
 };
 use fastrand::Rng;
@@ -22,14 +18,13 @@ use crate::{
     ledger::{Broken, Ledger},
     node::Node,
     relay::{Phase, Relay},
+    trail::Entry,
 };
 
 /// How long nodes wake, sleep and die while things go wrong.
 const TROUBLED_MS: u64 = 60_000;
 /// After that everybody is silent. Whoever is still a member after this is lost.
 const PATIENCE_MS: u64 = 90_000;
-/// How many records of the log are told of a violation.
-const TOLD: usize = 30;
 
 /// Something that happens. What is a relay's own carries the life of the process that it is for.
 #[derive(Debug)]
@@ -141,14 +136,15 @@ pub(crate) struct World {
     pub(crate) broken: Option<String>,
     pub(crate) stats: Stats,
     pub(crate) is_calm: bool,
-    trail: VecDeque<String>,
+    pub(crate) entries: Vec<Entry>,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, trap: Option<Trap>) -> Self {
         let mut rng = Rng::with_seed(seed);
         let (faults, settings) = (Faults::draw(&mut rng), faults::leases(&mut rng));
-        let (relays, nodes) = (rng.usize(2..=5), rng.usize(20..=40));
+        let nodes = if faults.few { rng.usize(1..=4) } else { rng.usize(20..=40) };
+        let relays = rng.usize(2..=5);
         let mut world = Self {
             now: 0,
             faults,
@@ -168,7 +164,7 @@ impl World {
             broken: None,
             stats: Stats { histories: 1, ..Stats::default() },
             is_calm: false,
-            trail: VecDeque::new(),
+            entries: Vec::new(),
             rng,
         };
         for relay in 0..relays {
@@ -283,6 +279,9 @@ impl World {
         self.plan(100, Event::Look(relay, life));
         if self.relays[relay].phase == Phase::Serving {
             let now = self.now;
+            if self.faults.late && relay == self.late_reader && !self.is_calm {
+                self.relays[relay].company.leases().looked_late(Millis(700));
+            }
             self.relays[relay].look(now);
             self.pump(relay);
         }
@@ -329,8 +328,8 @@ impl World {
     }
 
     pub(crate) fn violated(&mut self, broken: Broken) {
-        let trail: Vec<String> = self.trail.iter().cloned().collect();
-        let told = format!("{:?}\n{:?}\n{}\n{broken}", self.faults, self.settings, trail.join("\n"));
+        let trail = self.trail(broken.node);
+        let told = format!("{:?}\n{:?}\n{trail}\n{broken}", self.faults, self.settings);
         self.broken.get_or_insert(told);
     }
 
@@ -350,45 +349,13 @@ impl World {
         at
     }
 
-    fn note(&mut self, relay: usize, frame: &Frame) {
-        let (now, header, position) = (self.now, frame.header, self.log.len());
+    fn note(&mut self, relay: usize, frame: &Rc<Frame>) {
         for record in &frame.records {
             if let Record::Digest(digest) = record {
                 self.stats.marks += digest.suspects.len() as u64;
             }
-            let said = match record {
-                Record::Digest(digest) => {
-                    let heard: Vec<_> = digest
-                        .evidence
-                        .iter()
-                        .map(|it| {
-                            (self.nth(it.node), it.incarnation.0, it.contact.beat.0, it.contact.lease_ms)
-                        })
-                        .collect();
-                    let asked: Vec<_> =
-                        digest.suspects.iter().map(|it| (self.nth(it.node), it.beat.0)).collect();
-                    format!("heard {heard:?} asks {asked:?} told {}", digest.told_upto)
-                }
-                Record::Gone(gone) => {
-                    format!("GONE {} .{} beat {}", self.nth(gone.node), gone.incarnation, gone.beat.0)
-                }
-                Record::Join(join) => format!("joins {} .{}", self.nth(join.node), join.incarnation),
-                Record::Push(push) => format!("push of {} {:?}", self.nth(push.node), push.contact),
-                other => format!("{other:?}"),
-            };
-            let told = format!(
-                "{now} @{position} relay {relay} #{} at {}: {said}",
-                header.counter, header.applied_position
-            );
-            self.trail.push_back(told);
         }
-        while self.trail.len() > TOLD {
-            self.trail.pop_front();
-        }
-    }
-
-    fn nth(&self, id: dormouse_proto::ids::NodeId) -> usize {
-        self.nodes.iter().position(|it| it.id == id).unwrap_or(usize::MAX)
+        self.entries.push(Entry { at: self.now, relay, frame: Rc::clone(frame) });
     }
 }
 

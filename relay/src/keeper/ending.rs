@@ -1,7 +1,7 @@
 //! How memberships end for silence: the other relays are asked first, then a Gone is proposed, then the log decides.
 //!
-//! Alone on its log, a relay asks nobody. Otherwise it appends a mark; each of the others doubts the node from there on and
-//! tells what it had heard; and when all of them have, the end is proposed (rule L5).
+//! Where no other relay can be, nobody is asked. Otherwise a mark is appended; every relay doubts the node from there on
+//! and tells what it had heard; and when all of them have, the end is proposed (rule L5).
 
 use std::sync::Arc;
 
@@ -26,6 +26,7 @@ const MARKS: usize = 1_000;
 struct Proposed {
     key: LeaseKey,
     incarnation: Incarnation,
+    beat: Beat,
     answer: oneshot::Receiver<Result<Outcome, Unwritten>>,
 }
 
@@ -83,9 +84,9 @@ impl Keeper {
         let gone = Gone { namespace, node: key.node, incarnation, cause: Cause::Expired, beat, reason };
         let answer = sequencer.submit(Record::Gone(gone), 64, None);
         if answer.is_err() {
-            self.company.leases().gone_rejected(self.clock.now(), key, incarnation);
+            self.company.leases().gone_rejected(self.clock.now(), key, incarnation, beat);
         }
-        answer.ok().map(|answer| Proposed { key, incarnation, answer })
+        answer.ok().map(|answer| Proposed { key, incarnation, beat, answer })
     }
 
     /// A node whose end the log did not take may be heard again. (One that it took is told of by the witness.)
@@ -95,9 +96,9 @@ impl Keeper {
         }
         let keeper = Arc::clone(self);
         tokio::spawn(async move {
-            for Proposed { key, incarnation, answer } in proposed {
+            for Proposed { key, incarnation, beat, answer } in proposed {
                 if !matches!(answer.await, Ok(Ok(_))) {
-                    keeper.company.leases().gone_rejected(keeper.clock.now(), key, incarnation);
+                    keeper.company.leases().gone_rejected(keeper.clock.now(), key, incarnation, beat);
                 }
             }
         });

@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::{Keeper, contact_of, evidence_of};
 use crate::{
-    liveness::{Evidence, LeaseKey, Millis, Telling, Timestamp},
+    liveness::{Evidence, LeaseKey, Millis, Telling},
     sequencer::{Outcome, Sequencer, Unwritten},
 };
 
@@ -32,39 +32,28 @@ impl Keeper {
         }
     }
 
-    /// Tells every contact that no record has told of yet, in as many digests as it takes.
+    /// Tells every contact that no digest has told of and come back, in as many digests as it takes.
     pub(super) fn tell_all(self: &Arc<Self>, sequencer: &Sequencer) {
         if sequencer.is_stalled() {
             return; // what is not told yet is told together when the log answers again
         }
-        let Telling { mut contacts, upto } = self.company.take_untold();
+        let Telling { mut contacts, upto } = self.company.telling();
         contacts.sort_unstable_by_key(|(key, _)| *key);
-        let now = self.clock.now();
-        loop {
-            let rest = contacts.split_off(contacts.len().min(EVIDENCE));
-            let is_last = rest.is_empty();
+        // Of several, one may be refused: how far they tell is said when all have come back.
+        let (told_upto, later) = if contacts.len() <= EVIDENCE { (upto, 0) } else { (0, upto) };
+        let mut answers = Vec::new();
+        for contacts in contacts.chunks(EVIDENCE).chain(contacts.is_empty().then_some(&[][..])) {
             let evidence: Vec<_> = contacts.iter().filter_map(|it| self.as_record(it)).collect();
             let bytes = 64 * (evidence.len() + 1);
-            let digest = Digest {
-                log_time_ms: self.log_time_ms(),
-                evidence,
-                suspects: Vec::new(),
-                told_upto: if is_last { upto } else { 0 },
-            };
-            match sequencer.submit(Record::Digest(digest), bytes, None) {
-                Ok(answer) => self.watch_for(answer, contacts, now),
-                Err(_) => {
-                    info!("a digest found no room; what it would have told is told later");
-                    let untold = contacts.into_iter().chain(rest);
-                    untold.for_each(|(key, evidence)| self.company.note(key, evidence));
-                    return;
-                }
-            }
-            if is_last {
+            let (log_time_ms, suspects) = (self.log_time_ms(), Vec::new());
+            let digest = Digest { log_time_ms, evidence, suspects, told_upto };
+            let Ok(answer) = sequencer.submit(Record::Digest(digest), bytes, None) else {
+                info!("a digest found no room; what it would have told is told later");
                 return;
-            }
-            contacts = rest;
+            };
+            answers.push(answer);
         }
+        self.watch_for(sequencer, answers, contacts, later);
     }
 
     fn as_record(&self, (key, evidence): &(LeaseKey, Evidence)) -> Option<record::Evidence> {
@@ -78,23 +67,28 @@ impl Keeper {
         })
     }
 
-    /// Where others rely on it, a digest is watched for: when it comes back they hear this relay; when it was refused, its
-    /// contacts are told later and nothing is promised meanwhile.
+    /// Digests are watched for: when they come back, what they tell of is told, and the others hear this relay.
     fn watch_for(
         self: &Arc<Self>,
-        answer: oneshot::Receiver<Result<Outcome, Unwritten>>,
+        sequencer: &Sequencer,
+        answers: Vec<oneshot::Receiver<Result<Outcome, Unwritten>>>,
         told: Vec<(LeaseKey, Evidence)>,
-        sent: Timestamp,
+        told_upto: u64,
     ) {
-        if !self.company.is_shared() {
-            return;
-        }
+        let sent = self.clock.now();
         self.company.spoke(sent);
-        let keeper = Arc::clone(self);
+        let (keeper, sequencer) = (Arc::clone(self), sequencer.clone());
         tokio::spawn(async move {
-            match answer.await {
-                Ok(Ok(_)) => keeper.company.came_back(sent),
-                _ => keeper.company.did_not_come_back(keeper.clock.now(), sent, told),
+            for answer in answers {
+                if !matches!(answer.await, Ok(Ok(_))) {
+                    return keeper.company.did_not_come_back(keeper.clock.now(), sent);
+                }
+            }
+            keeper.company.came_back(sent, &told);
+            if told_upto > 0 {
+                let digest = Digest { log_time_ms: keeper.log_time_ms(), told_upto, ..Digest::default() };
+                // If it finds no room, the next one says as much.
+                let _ = sequencer.submit(Record::Digest(digest), 64, None);
             }
         });
     }

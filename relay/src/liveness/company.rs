@@ -4,6 +4,11 @@
 //! Nothing here writes to a log; what is to be written is handed out, and what was read is handed in. A contact is
 //! noted before it is promised, and a position counts as applied after the doubts in it: so whoever asks about a node
 //! is either told of a contact, or that contact was promised nothing.
+//!
+//! Why no Gone breaks a promise: it names a beat, and before it is proposed a mark with that beat has come back from the
+//! log. Whoever has applied the mark promises that node nothing that the log has not told, and what the log tells makes the
+//! Gone void. What was promised before that is told before the Gone is proposed, or it is over, because it was by a relay
+//! that had been silent for longer than it lasts ([`Peers`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +32,7 @@ pub enum Told {
 /// What a digest is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Telling {
-    /// Contacts that no record has told of yet, in no order.
+    /// Contacts that no digest has told of and come back, in no order.
     pub contacts: Vec<(LeaseKey, Evidence)>,
     /// With them, all is told that this relay had heard before it applied this position.
     pub upto: u64,
@@ -36,9 +41,11 @@ pub struct Telling {
 /// How the ends of silent nodes are gone about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// Nobody else is there: they are proposed.
+    /// No other relay can be there: they are proposed.
     Propose(Vec<Silent>),
-    /// The others are asked first, with a mark for each.
+    /// The others are asked first, with a mark for each. It is also a word to relays that come later, and to this one:
+    /// until the log has told of a newer contact, nobody promises such a node anything by itself, so the Gone may come as
+    /// late as the log likes.
     Ask(Vec<Silent>),
 }
 
@@ -129,16 +136,20 @@ impl Company {
         if !self.is_shared {
             return heard;
         }
-        let promised = |ttl| if self.must_be_told(is_held, key) { Millis(0) } else { ttl };
+        // Stretched leases are for the log to tell: others count on nobody promising more than this.
+        let longest = self.leases.policy().longest_awake();
+        let promised =
+            |ttl: Millis| if self.must_be_told(is_held, key) { Millis(0) } else { ttl.min(longest) };
         match heard {
             Heard::Granted { ttl, ttl_applied, was } => {
-                // Stretched leases are for the log to tell: others count on nobody promising more than this.
-                let ttl = promised(ttl.min(self.leases.policy().longest_awake()));
-                Heard::Granted { ttl, ttl_applied, was }
+                Heard::Granted { ttl: promised(ttl), ttl_applied, was }
             }
-            Heard::NotNewer { left } if self.leases.told(key) < Some(contact.beat) => {
+            Heard::NotNewer { .. } if self.leases.is_told(key) => heard,
+            // What is left is of the newest contact, and no digest may tell of that.
+            Heard::NotNewer { left } if self.untold.lock().has(key, contact.beat) => {
                 Heard::NotNewer { left: promised(left) }
             }
+            Heard::NotNewer { .. } => Heard::NotNewer { left: Millis(0) },
             other => other,
         }
     }
@@ -154,7 +165,9 @@ impl Company {
     ) -> Millis {
         self.note(key, evidence);
         match self.leases.view(key, now) {
-            Some(view) if !self.must_be_told(is_held, key) => view.left,
+            Some(view) if !self.must_be_told(is_held, key) => {
+                view.left.min(self.leases.policy().longest_awake())
+            }
             _ => Millis(0),
         }
     }
@@ -187,10 +200,10 @@ impl Company {
         self.peers.lock().is_in_company(now) || !self.untold.lock().is_empty()
     }
 
-    /// Takes out what is to be told now.
-    pub fn take_untold(&self) -> Telling {
-        let mut untold = self.untold.lock();
-        let (upto, contacts) = untold.take();
+    /// What is to be told now.
+    pub fn telling(&self) -> Telling {
+        let untold = self.untold.lock();
+        let (upto, contacts) = untold.all();
         Telling { contacts: contacts.collect(), upto: if self.is_shared { upto } else { 0 } }
     }
 
@@ -199,21 +212,17 @@ impl Company {
         self.peers.lock().spoke(now);
     }
 
-    /// The own digest that was sent at `sent` was applied here.
-    pub fn came_back(&self, sent: Timestamp) {
+    /// The own digest that was sent at `sent` was applied here, and so was what it tells of.
+    pub fn came_back(&self, sent: Timestamp, contacts: &[(LeaseKey, Evidence)]) {
+        self.untold.lock().told(contacts);
         self.peers.lock().heard_myself(sent);
     }
 
-    /// The own digest that was sent at `sent` was not written: its contacts are told later, and nothing is promised
-    /// meanwhile.
-    pub fn did_not_come_back(&self, now: Timestamp, sent: Timestamp, contacts: Vec<(LeaseKey, Evidence)>) {
+    /// The own digest that was sent at `sent` was not written: nothing is promised until a later one has come back.
+    pub fn did_not_come_back(&self, now: Timestamp, sent: Timestamp) {
         let mut peers = self.peers.lock();
         peers.heard_myself(sent);
         peers.listen_anew(now);
-        drop(peers);
-        for (key, evidence) in contacts {
-            self.note(key, evidence);
-        }
     }
 
     // ---- silence ----
@@ -236,7 +245,7 @@ impl Company {
 
     /// How to go about the ends of these.
     pub fn end(&self, now: Timestamp, silent: Vec<Silent>) -> Ends {
-        if self.peers.lock().is_alone(now) || self.traps.has(Trap::Unasked) {
+        if !self.is_shared || self.traps.has(Trap::Unasked) {
             return Ends::Propose(silent);
         }
         for (key, incarnation, beat) in &silent {
@@ -252,8 +261,8 @@ impl Company {
             let (mut questions, peers) = (self.questions.lock(), self.peers.lock());
             questions.decided(now, |position| peers.have_told(now, position))
         };
-        for (key, incarnation, _) in decided.unanswered {
-            self.leases.gone_rejected(now, key, incarnation);
+        for (key, incarnation, beat) in decided.unanswered {
+            self.leases.gone_rejected(now, key, incarnation, beat);
         }
         let ends = |it: &Silent| self.leases.end_asked(now, it.0, it.1, it.2);
         decided.answered.retain(ends);
@@ -263,11 +272,12 @@ impl Company {
     // ---- what the log says of relays ----
 
     /// A relay asks about a node, in the frame that is being applied.
-    pub fn asked(&self, now: Timestamp, by: Session, (key, incarnation, beat): Silent) {
+    pub fn asked(&self, now: Timestamp, by: Session, mark: Silent) {
+        let (key, incarnation, beat) = mark;
+        self.leases.doubt(now, key, incarnation, beat);
         if self.peers.lock().is_me(by) {
-            self.questions.lock().read_back(key);
+            self.questions.lock().read_back(mark);
         } else {
-            self.leases.doubt(now, key, incarnation, beat);
             self.is_asked.store(true, Ordering::Release);
         }
     }

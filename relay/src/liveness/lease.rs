@@ -152,10 +152,10 @@ pub struct LeaseView {
 enum End {
     /// Nobody thinks of it.
     Far,
-    /// The other relays are asked whether they have heard of it, before a Gone is proposed.
-    Asked,
-    /// A Gone is under way.
-    Proposed,
+    /// The other relays are asked whether they have heard of it since that beat, before a Gone is proposed.
+    Asked(Beat),
+    /// A Gone that names that beat is under way.
+    Proposed(Beat),
 }
 
 #[derive(Debug)]
@@ -172,7 +172,9 @@ pub(super) struct Lease {
     deadline: Timestamp,
     pub(super) state: LeaseState,
     end: End,
-    /// Another relay asks whether anybody has heard of it: what is promised from here on, the log must tell first.
+    /// A relay asks, or may have asked, whether anybody has heard of it, and a Gone may come whenever the log takes it:
+    /// what is promised from here on, the log must tell first. Until it has told of a newer contact, which makes that Gone
+    /// void.
     pub(super) doubted: bool,
     /// When it fell asleep; [`Timestamp::NEVER`]: it is not asleep, and nothing says that it may be.
     asleep_since: Timestamp,
@@ -204,9 +206,11 @@ impl Lease {
         lease
     }
 
-    /// The log tells of a sleep that began before this relay listened.
+    /// The log told of it before this relay listened.
     pub(super) fn began_unseen(&mut self) {
         self.is_measured = false;
+        // Questions of before were not seen either.
+        self.doubted = true;
     }
 
     /// What its group learns from it.
@@ -329,7 +333,7 @@ impl Lease {
             return;
         }
         if may_end(self.holder, self.standing()) {
-            self.end = End::Proposed;
+            self.end = End::Proposed(beat);
             self.deadline = now + VERDICT_TIMEOUT;
             out.push(Due::Gone { key, incarnation, beat });
         } else {
@@ -348,9 +352,9 @@ impl Lease {
         }
     }
 
-    /// A proposed Gone did not take effect, or could not be appended; or the other relays did not answer.
-    pub(super) fn spare(&mut self, now: Timestamp) {
-        if self.end != End::Far {
+    /// The Gone that named this beat did not take effect, or could not be appended; or the other relays did not answer.
+    pub(super) fn spare(&mut self, now: Timestamp, beat: Beat) {
+        if self.end == End::Asked(beat) || self.end == End::Proposed(beat) {
             self.end = End::Far;
             self.deadline = now + RECHECK;
         }
@@ -358,33 +362,34 @@ impl Lease {
 
     /// Instead of proposing its end at once, the others are asked first. Meanwhile it may be heard.
     pub(super) fn ask(&mut self, beat: Beat) {
-        if self.is_ending() && self.confirmed == beat {
-            self.end = End::Asked;
+        if self.end == End::Proposed(beat) {
+            self.end = End::Asked(beat);
         }
     }
 
     /// The others have answered. Answers whether nothing was heard since they were asked, so that its end is proposed.
     pub(super) fn end_asked(&mut self, incarnation: Incarnation, beat: Beat) -> bool {
-        let ends = self.end == End::Asked && self.incarnation == incarnation && self.confirmed == beat;
+        let is_asked = self.end == End::Asked(beat) && self.incarnation == incarnation;
+        let ends = is_asked && self.confirmed == beat;
         if ends {
-            self.end = End::Proposed;
+            self.end = End::Proposed(beat);
         }
         ends
     }
 
-    /// Another relay asks about it (rule L5).
+    /// A relay asks about it (rule L5).
     pub(super) fn doubt(&mut self, incarnation: Incarnation, beat: Beat) {
         self.doubted |= self.incarnation == incarnation && self.confirmed <= beat;
     }
 
     /// Whether a Gone is under way.
     pub(super) fn is_ending(&self) -> bool {
-        self.end == End::Proposed
+        matches!(self.end, End::Proposed(_))
     }
 
-    /// The newest beat that the log has told.
-    pub(super) fn confirmed(&self) -> Beat {
-        self.confirmed
+    /// Whether the log has told of the newest contact.
+    pub(super) fn is_told(&self) -> bool {
+        self.confirmed == self.beat
     }
 
     /// When silence next leads to anything.

@@ -15,6 +15,9 @@ use super::{Millis, Session, Timestamp};
 
 /// An own digest that has not come back by then: the others may not hear this relay (rule L4).
 const ECHO: Millis = Millis(1_500);
+/// An own digest that came back proves for so long that the others may hear this relay: until the next one is due, and has
+/// had its time. A relay that had nothing to say for longer may be far behind without knowing it.
+const FRESH: Millis = Millis(1_000 + ECHO.0 + 100);
 /// An own digest that has not come back by then: what this relay knows is too old to end anybody (rule L7).
 const DEAF: Millis = Millis(2_500);
 /// A relay counts as gone after this at the least (rule L6).
@@ -40,8 +43,8 @@ pub struct Peers {
     awake_lease: Millis,
     /// Since when this relay hears everything that is in the log.
     listening: Timestamp,
-    /// Whether an own digest, sent since then, has come back.
-    proven: bool,
+    /// When the newest own digest was sent that has come back, if that was since then.
+    proven: Option<Timestamp>,
     /// When the own digests were sent that have not come back, oldest first.
     unheard: VecDeque<Timestamp>,
     others: BTreeMap<Session, Peer>,
@@ -53,7 +56,7 @@ impl Peers {
     pub fn new(me: Session, exclusive: bool, awake_lease: Millis, now: Timestamp) -> Self {
         let (unheard, others) = (VecDeque::new(), BTreeMap::new());
         let traps = Traps::default();
-        Self { me, exclusive, awake_lease, listening: now, proven: false, unheard, others, traps }
+        Self { me, exclusive, awake_lease, listening: now, proven: None, unheard, others, traps }
     }
 
     /// The same, leaving out a rule.
@@ -94,7 +97,7 @@ impl Peers {
     /// This relay stood still, or lost the log: what others say and do has not been heard since.
     pub fn listen_anew(&mut self, now: Timestamp) {
         self.listening = self.listening.max(now);
-        self.proven = false;
+        self.proven = None;
     }
 
     /// An own digest is on its way.
@@ -107,7 +110,9 @@ impl Peers {
 
     /// The own digests up to the one that was sent at `at` have come back.
     pub fn heard_myself(&mut self, at: Timestamp) {
-        self.proven |= at >= self.listening;
+        if at >= self.listening {
+            self.proven = self.proven.max(Some(at));
+        }
         while self.unheard.front().is_some_and(|sent| *sent <= at) {
             self.unheard.pop_front();
         }
@@ -116,7 +121,8 @@ impl Peers {
     /// Whether a promise is worth nothing before the log has told of it.
     pub fn is_weak(&self, now: Timestamp) -> bool {
         let is_new = now < self.listening + self.silence() && !self.traps.has(Trap::BoldNewcomer);
-        !self.exclusive && (!self.proven || is_new || self.waits_longer_than(ECHO, now))
+        let is_proven = self.proven.is_some_and(|at| now <= at + FRESH);
+        !self.exclusive && (!is_proven || is_new || self.waits_longer_than(ECHO, now))
     }
 
     /// Whether what this relay knows is too old to end anybody.
@@ -130,12 +136,8 @@ impl Peers {
 
     /// Whether a digest is to be sent each second although there is nothing to tell.
     pub fn is_in_company(&self, now: Timestamp) -> bool {
-        !self.exclusive && (!self.proven || self.others.values().any(|peer| peer.heard + COMPANY > now))
-    }
-
-    /// Whether no other relay can be there.
-    pub fn is_alone(&self, now: Timestamp) -> bool {
-        self.exclusive || (now >= self.listening + self.silence() && self.living(now).next().is_none())
+        !self.exclusive
+            && (self.proven.is_none() || self.others.values().any(|peer| peer.heard + COMPANY > now))
     }
 
     /// Whether every other relay has told what it had heard before it applied `position`.
@@ -185,30 +187,34 @@ mod tests {
         Timestamp(seconds * 1_000)
     }
 
-    /// A relay on a shared log that has listened for ten seconds and hears itself.
+    /// A relay on a shared log that hears itself.
     fn settled() -> Peers {
         let mut peers = Peers::new(ME, false, LEASE, at(0));
-        peers.spoke(at(1));
-        peers.heard_myself(at(1));
+        peers.hear_myself(at(1));
         peers
+    }
+
+    impl Peers {
+        fn hear_myself(&mut self, at: Timestamp) {
+            self.spoke(at);
+            self.heard_myself(at);
+        }
     }
 
     #[test]
     fn a_relay_that_has_the_log_to_itself_asks_nobody() {
         let peers = Peers::new(ME, true, LEASE, at(0));
-        assert!(peers.is_alone(at(0)) && peers.answers_for(at(0), HIGH));
+        assert!(peers.answers_for(at(0), HIGH));
         assert!(!peers.is_weak(at(0)) && !peers.is_in_company(at(0)));
     }
 
     #[test]
     fn a_relay_knows_only_after_the_silence_that_it_is_alone() {
-        let peers = settled();
-        assert!(
-            !peers.is_alone(at(5)) && peers.is_weak(at(5)),
-            "others may be there that have not spoken yet"
-        );
+        let mut peers = settled();
+        peers.hear_myself(at(4));
+        assert!(peers.is_weak(at(5)), "others may be there that have not spoken yet");
         assert!(!peers.have_told(at(5), 0), "and cannot be waited for");
-        assert!(peers.is_alone(at(6)) && !peers.is_weak(at(6)));
+        assert!(peers.have_told(at(6), 0) && !peers.is_weak(at(6)));
         assert!(!peers.answers_for(at(8), HIGH), "whoever held a lease before may have promised it just now");
         assert!(peers.answers_for(at(9), HIGH));
     }
@@ -218,7 +224,7 @@ mod tests {
         let mut peers = settled();
         peers.heard(at(10), LOW);
         peers.heard(at(10), HIGH);
-        assert_eq!((peers.is_alone(at(11)), peers.count(at(11))), (false, 3));
+        assert_eq!(peers.count(at(11)), 3);
         peers.told(LOW, 7);
         assert!(!peers.have_told(at(11), 7));
         peers.told(HIGH, 6);
@@ -249,6 +255,7 @@ mod tests {
     #[test]
     fn a_relay_that_does_not_hear_itself_promises_nothing_and_later_ends_nobody() {
         let mut peers = settled();
+        peers.hear_myself(at(19));
         peers.spoke(at(20));
         peers.spoke(at(21));
         assert!(!peers.is_weak(Timestamp(21_500)) && peers.is_weak(Timestamp(21_501)));
@@ -260,6 +267,15 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_that_had_nothing_to_say_for_long_promises_nothing_before_it_has_heard_itself_again() {
+        let mut peers = settled();
+        peers.hear_myself(at(20));
+        assert!(!peers.is_weak(Timestamp(22_600)) && peers.is_weak(Timestamp(22_601)));
+        peers.hear_myself(at(30));
+        assert!(!peers.is_weak(at(31)));
+    }
+
+    #[test]
     fn after_a_pause_nothing_that_was_heard_before_counts() {
         let mut peers = settled();
         peers.heard(at(10), LOW);
@@ -267,6 +283,7 @@ mod tests {
         peers.heard_myself(at(20));
         assert!(peers.is_weak(at(307)), "a digest from before the pause proves nothing");
         peers.heard_myself(at(301));
+        peers.hear_myself(at(305));
         assert!(peers.is_weak(at(305)) && !peers.is_weak(at(306)));
         assert_eq!(peers.count(at(301)), 2, "the other one has had no time to speak");
         assert!(!peers.answers_for(at(308), LOW) && peers.answers_for(at(309), LOW));

@@ -9,8 +9,7 @@ use dormouse_proto::ids::{Beat, Incarnation};
 
 use super::{LeaseKey, Millis, Timestamp};
 
-/// A question that was not answered by all is asked anew. Shorter than the time in which a relay that has just come
-/// promises nothing by itself, because it has not seen older marks.
+/// A question that was not answered by all is asked anew.
 const PATIENCE: Millis = Millis(5_000);
 
 /// A silent node whose end is due: whose lease, in which incarnation, and the newest beat that the log has told.
@@ -39,7 +38,7 @@ pub(super) struct Decided {
 pub(super) struct Questions {
     open: HashMap<LeaseKey, Question>,
     /// Marks of the frame that is being applied: its position comes with its end.
-    placing: Vec<LeaseKey>,
+    placing: Vec<Silent>,
 }
 
 impl Questions {
@@ -49,14 +48,17 @@ impl Questions {
     }
 
     /// An own mark came back, in a frame that is not at its end yet.
-    pub(super) fn read_back(&mut self, key: LeaseKey) {
-        self.placing.push(key);
+    pub(super) fn read_back(&mut self, mark: Silent) {
+        self.placing.push(mark);
     }
 
     /// The frame stands at `position`, and so do the marks in it.
     pub(super) fn placed(&mut self, position: u64) {
-        for key in self.placing.drain(..) {
-            if let Some(question) = self.open.get_mut(&key) {
+        for (key, incarnation, beat) in self.placing.drain(..) {
+            // A mark that names an older beat is of a question that was given up, and answers nothing.
+            if let Some(question) = self.open.get_mut(&key)
+                && (question.incarnation, question.beat) == (incarnation, beat)
+            {
                 question.position = Some(position);
             }
         }
@@ -78,6 +80,7 @@ impl Questions {
         decided
     }
 
+    /// Whether nobody is asked about.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
@@ -101,7 +104,7 @@ mod tests {
     fn a_question_is_answered_when_all_have_told_what_they_had_heard_before_its_mark() {
         let mut questions = asked();
         assert_eq!(questions.decided(Timestamp(1_100), |_| true), Decided::default(), "it is not in the log");
-        questions.read_back(NODE.0);
+        questions.read_back(NODE);
         questions.placed(9);
         assert_eq!(questions.decided(Timestamp(1_200), |position| position < 9), Decided::default());
         let decided = questions.decided(Timestamp(1_300), |position| position <= 9);
@@ -110,9 +113,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_of_an_older_question_does_not_place_the_newer_one() {
+        let mut questions = asked();
+        let (key, incarnation, _) = NODE;
+        questions.read_back((key, incarnation, Beat(2)));
+        questions.placed(8);
+        assert_eq!(questions.decided(Timestamp(1_100), |_| true), Decided::default());
+    }
+
+    #[test]
     fn a_question_that_is_too_old_is_given_up_whoever_answers_it_then() {
         let mut questions = asked();
-        questions.read_back(NODE.0);
+        questions.read_back(NODE);
         questions.placed(9);
         assert_eq!(questions.decided(Timestamp(6_000), |_| false), Decided::default());
         let decided = questions.decided(Timestamp(6_001), |_| true);

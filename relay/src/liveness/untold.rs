@@ -1,10 +1,15 @@
 //! Contacts that no record has told of yet, and up to where in the log what is told reaches.
+//!
+//! A contact is told in every digest until one of them has come back: a digest says that all of them are told, and one
+//! before it may have been refused.
 
-use std::collections::{HashMap, hash_map::Drain};
+use std::collections::HashMap;
+
+use dormouse_proto::ids::Beat;
 
 use super::{Evidence, LeaseKey};
 
-/// The contacts of one relay that the next digest tells of.
+/// The contacts of one relay that no digest has told of and come back.
 #[derive(Debug, Default)]
 pub(super) struct Untold {
     contacts: HashMap<LeaseKey, Evidence>,
@@ -31,10 +36,24 @@ impl Untold {
         self.applied = position;
     }
 
-    /// Takes out all contacts, and says up to which position they are all that was promised without the log: a contact
-    /// that is noted later is of a relay that has applied that position, and has its doubts.
-    pub(super) fn take(&mut self) -> (u64, Drain<'_, LeaseKey, Evidence>) {
-        (self.applied, self.contacts.drain())
+    /// All contacts, and up to which position they are all that was promised without the log: a contact that is noted
+    /// later is of a relay that has applied that position, and has its doubts.
+    pub(super) fn all(&self) -> (u64, impl Iterator<Item = (LeaseKey, Evidence)>) {
+        (self.applied, self.contacts.iter().map(|(key, evidence)| (*key, *evidence)))
+    }
+
+    /// The log has told of these.
+    pub(super) fn told(&mut self, contacts: &[(LeaseKey, Evidence)]) {
+        for (key, evidence) in contacts {
+            if self.contacts.get(key) == Some(evidence) {
+                self.contacts.remove(key);
+            }
+        }
+    }
+
+    /// Whether that contact is told with the next digest.
+    pub(super) fn has(&self, key: LeaseKey, beat: Beat) -> bool {
+        self.contacts.get(&key).is_some_and(|it| it.beat == beat)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -44,7 +63,7 @@ impl Untold {
 
 #[cfg(test)]
 mod tests {
-    use dormouse_proto::ids::{Beat, Incarnation, NodeId};
+    use dormouse_proto::ids::{Incarnation, NodeId};
 
     use super::*;
     use crate::liveness::{Activity, Millis};
@@ -57,14 +76,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_newest_contact_of_a_node_is_told_and_only_once() {
+    fn only_the_newest_contact_of_a_node_is_told_and_until_it_has_come_back() {
         let mut untold = Untold::default();
         for (incarnation, beat) in [(1, 7), (2, 3), (2, 2), (1, 9)] {
             untold.note(KEY, evidence(incarnation, beat));
         }
         untold.applied(40);
-        let (upto, told) = untold.take();
-        assert_eq!((upto, told.collect::<Vec<_>>()), (40, vec![(KEY, evidence(2, 3))]));
+        let all = |untold: &Untold| untold.all().1.collect::<Vec<_>>();
+        assert_eq!((untold.all().0, all(&untold)), (40, vec![(KEY, evidence(2, 3))]));
+        assert_eq!(all(&untold), [(KEY, evidence(2, 3))], "that digest may be refused");
+        untold.note(KEY, evidence(2, 4));
+        untold.told(&[(KEY, evidence(2, 3))]);
+        assert_eq!(all(&untold), [(KEY, evidence(2, 4))], "heard since");
+        untold.told(&[(KEY, evidence(2, 4))]);
         assert!(untold.is_empty());
     }
 }
