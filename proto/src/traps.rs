@@ -39,12 +39,16 @@ pub enum Trap {
     Doubtless,
     /// A relay counts as gone as soon as it missed two digests, and its leases are taken over at once.
     HastyTakeover,
-    /// A relay's leases are taken over when it counts as gone, and not an awake lease later.
-    EagerTakeover,
     /// How far a relay has told is taken from the header of its frame.
     HeaderTells,
     /// A relay that has just come promises as soon as it has heard itself.
     BoldNewcomer,
+    /// Contacts count as told as soon as the digest that tells of them was sent.
+    ToldWhenSent,
+    /// A relay that starts knows of no questions that were asked before.
+    Forgetful,
+    /// The relay that asks about a node goes on promising it.
+    SelfAssured,
 }
 
 /// The rules that are left out.

@@ -1,5 +1,6 @@
 //! What may go wrong in one history, how much of it, and what the leases are.
 
+use dormouse_proto::traps::Trap;
 use dormouse_relay::liveness::{LeaseSettings, Millis, UndeclaredFreeze};
 use fastrand::Rng;
 
@@ -51,6 +52,40 @@ impl Faults {
             delay_ms: [20, 20, 100, 400][rng.usize(..4)],
             append_timeout_ms: [700, 2_000, 5_000, 60_000][rng.usize(..4)],
             every_ms: [2_500, 6_000, 12_000][rng.usize(..3)],
+        }
+    }
+}
+
+impl Faults {
+    /// Nothing goes wrong.
+    pub(crate) fn none(self) -> Self {
+        Self {
+            pauses: false,
+            cuts: false,
+            hangs: false,
+            restarts: false,
+            stalls: false,
+            refusals: false,
+            late: false,
+            few: false,
+            lag_ms: 20,
+            delay_ms: 20,
+            ..self
+        }
+    }
+
+    /// What the absence of a rule needs in order to do harm.
+    pub(crate) fn for_trap(self, trap: Trap) -> Self {
+        let troubled = Self { few: false, every_ms: 2_500, ..self };
+        match trap {
+            Trap::HeaderTells => Self { delay_ms: 400, ..self.none() },
+            Trap::ToldWhenSent => Self { refusals: true, delay_ms: 400, ..self.none() },
+            Trap::SelfAssured | Trap::Forgetful => {
+                let append_timeout_ms = 60_000;
+                Self { hangs: true, restarts: true, refusals: true, append_timeout_ms, ..troubled }
+            }
+            Trap::HastyTakeover => Self { cuts: true, hangs: true, ..troubled },
+            _ => troubled,
         }
     }
 }

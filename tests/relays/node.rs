@@ -56,6 +56,12 @@ impl Node {
     }
 }
 
+impl Node {
+    pub(crate) fn died_asleep(&self) -> bool {
+        !self.is_alive && self.activity == Activity::Asleep
+    }
+}
+
 impl World {
     pub(crate) fn wake(&mut self, node: usize) {
         if !self.nodes[node].is_alive {

@@ -1,6 +1,6 @@
 //! Relays, their log and their nodes, in one queue of events. Everything follows from a seed.
 
-use std::{cmp::Reverse, collections::BinaryHeap, rc::Rc};
+use std::{cmp::Reverse, collections::BinaryHeap, fmt, rc::Rc};
 
 use dormouse_proto::{
     record::{Frame, Record},
@@ -90,7 +90,7 @@ pub(crate) struct Stats {
     pub(crate) deaths: u64,
     pub(crate) faults: u64,
     pub(crate) starts: u64,
-    /// From the end of what was promised to the GONE, of each that was dead by then.
+    /// From the end of what was promised to the GONE, of each that had died asleep by then.
     pub(crate) delays: Vec<u64>,
 }
 
@@ -109,6 +109,31 @@ impl Stats {
         self.faults += more.faults;
         self.starts += more.starts;
         self.delays.extend(more.delays);
+    }
+}
+
+impl Stats {
+    /// So many percent of the delays were not longer.
+    pub(crate) fn delay(&self, percent: usize) -> u64 {
+        let mut delays = self.delays.clone();
+        delays.sort_unstable();
+        delays.get(delays.len() * percent / 100).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { histories, faults, starts, wakes, contacts, promises, weak, .. } = self;
+        let Self { frames, marks, gone, void, deaths, .. } = self;
+        write!(
+            f,
+            "{histories} histories with {faults} faults and {starts} starts: {wakes} wakes, {contacts} requests, {promises} \
+             promises, {weak} requests whose promise waited for the log, {frames} frames, {marks} questions, {gone} GONE, \
+             {void} void, {deaths} deaths; from the end of the lease to the GONE of who died asleep {} ms (median), {} ms \
+             (90 %)",
+            self.delay(50),
+            self.delay(90),
+        )
     }
 }
 
@@ -140,9 +165,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, trap: Option<Trap>) -> Self {
+    /// A history of that seed. `change`: what it is to be about.
+    pub(crate) fn new(seed: u64, trap: Option<Trap>, change: impl FnOnce(Faults) -> Faults) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let (faults, settings) = (Faults::draw(&mut rng), faults::leases(&mut rng));
+        let (faults, settings) = (change(Faults::draw(&mut rng)), faults::leases(&mut rng));
         let nodes = if faults.few { rng.usize(1..=4) } else { rng.usize(20..=40) };
         let relays = rng.usize(2..=5);
         let mut world = Self {
@@ -321,7 +347,7 @@ impl World {
         self.stats.gone += 1;
         let Some(nth) = self.nodes.iter().position(|it| it.id == node) else { return };
         match self.ledger.ended(self.now, nth, incarnation) {
-            Ok(Some(end)) if !self.nodes[nth].is_alive => self.stats.delays.push(self.now - end),
+            Ok(Some(end)) if self.nodes[nth].died_asleep() => self.stats.delays.push(self.now - end),
             Ok(_) => {}
             Err(broken) => self.violated(broken),
         }

@@ -111,9 +111,11 @@ impl Faults {
             | Trap::Unasked
             | Trap::Doubtless
             | Trap::HastyTakeover
-            | Trap::EagerTakeover
             | Trap::HeaderTells
             | Trap::BoldNewcomer
+            | Trap::ToldWhenSent
+            | Trap::Forgetful
+            | Trap::SelfAssured
             | Trap::CallContext
             | Trap::BootSkip
             | Trap::CursorSettle

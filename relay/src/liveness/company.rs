@@ -16,9 +16,13 @@ use dormouse_proto::traps::{Trap, Traps};
 use parking_lot::Mutex;
 
 use super::{
-    Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseTable, Millis, Peers, Restored, Session,
-    Silent, Timestamp, guard::HoldReason, questions::Questions, untold::Untold,
+    Activity, Contact, Due, Evidence, Heard, LeaseKey, LeasePolicy, LeaseState, LeaseTable, Millis, Peers,
+    Restored, Session, Silent, Timestamp, guard::HoldReason, questions::Questions, untold::Untold,
 };
+
+/// The most that one record moves log time. A lease that rode on a push was counted from when log time had last moved, and
+/// that may have been so long before.
+const LOG_TIME_STEP: Millis = Millis(5_000);
 
 /// Where a contact's evidence travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +95,19 @@ impl Company {
     pub fn begin(&self, now: Timestamp, me: Session, members: impl IntoIterator<Item = Restored>) {
         let longest = self.leases.policy().longest_awake();
         *self.peers.lock() = Peers::new(me, !self.is_shared, longest, now).without(self.traps);
+        // Any of them may have been asked about before.
+        let mut marks = Vec::new();
+        let members = members.into_iter().map(|mut it| {
+            marks.push((it.key, it.evidence));
+            it.evidence.ttl = it.evidence.ttl + LOG_TIME_STEP;
+            it
+        });
         self.leases.restored(now, members);
+        for (key, Evidence { incarnation, beat, .. }) in marks {
+            if self.is_shared && !self.traps.has(Trap::Forgetful) {
+                self.leases.doubt(now, key, incarnation, beat);
+            }
+        }
     }
 
     /// The leases.
@@ -116,7 +132,7 @@ impl Company {
 
     // ---- contacts and promises ----
 
-    /// A request of a node arrived. Answers what may be promised although the log has not told of it yet (rules L4 and
+    /// A request of a node arrived, or a copy of its newest one. Answers what may be promised although the log has not told of it yet (rules L4 and
     /// L5). `is_held`: whether expiry is held, asked after the contact was noted.
     pub fn hear(
         &self,
@@ -126,32 +142,37 @@ impl Company {
         contact: &Contact,
         told: Told,
     ) -> Heard {
-        let heard = self.leases.heard(now, key, contact);
+        let heard = self.hear_copies(now, key, contact);
         if let Heard::Granted { ttl_applied: ttl, .. } = heard
             && told == Told::ByDigest
         {
             let Contact { incarnation, beat, activity, .. } = *contact;
             self.note(key, Evidence { incarnation, beat, activity, ttl });
         }
-        if !self.is_shared {
-            return heard;
-        }
-        // Stretched leases are for the log to tell: others count on nobody promising more than this.
-        let longest = self.leases.policy().longest_awake();
-        let promised =
-            |ttl: Millis| if self.must_be_told(is_held, key) { Millis(0) } else { ttl.min(longest) };
         match heard {
-            Heard::Granted { ttl, ttl_applied, was } => {
-                Heard::Granted { ttl: promised(ttl), ttl_applied, was }
+            Heard::Granted { ttl, ttl_applied, was } if self.is_shared => {
+                // Stretched leases are for the log to tell: others count on nobody promising more than this.
+                let ttl = ttl.min(self.leases.policy().longest_awake());
+                let ttl = if self.must_be_told(is_held, key) { Millis(0) } else { ttl };
+                Heard::Granted { ttl, ttl_applied, was }
             }
-            Heard::NotNewer { .. } if self.leases.is_told(key) => heard,
-            // What is left is of the newest contact, and no digest may tell of that.
-            Heard::NotNewer { left } if self.untold.lock().has(key, contact.beat) => {
-                Heard::NotNewer { left: promised(left) }
+            // What is left is of a newer contact, which may have been promised nothing.
+            Heard::NotNewer { .. } if self.is_shared && !self.leases.is_told(key) => {
+                Heard::NotNewer { left: Millis(0) }
             }
-            Heard::NotNewer { .. } => Heard::NotNewer { left: Millis(0) },
             other => other,
         }
+    }
+
+    /// A copy of the newest contact earns the same evidence, in full: what the log tells first of a beat counts, and it may
+    /// be that of the copy.
+    fn hear_copies(&self, now: Timestamp, key: LeaseKey, contact: &Contact) -> Heard {
+        let heard = self.leases.heard(now, key, contact);
+        let Heard::NotNewer { left: ttl } = heard else { return heard };
+        let Some(ttl_applied) = self.leases.earns(key, contact) else { return heard };
+        let is_asleep = contact.activity == Activity::Asleep;
+        let was = if is_asleep { LeaseState::Asleep } else { LeaseState::Awake };
+        Heard::Granted { ttl, ttl_applied, was }
     }
 
     /// The record that was to tell of a contact may not have been written. It is told with the next digest; answers what
@@ -164,7 +185,10 @@ impl Company {
         evidence: Evidence,
     ) -> Millis {
         self.note(key, evidence);
+        let Evidence { incarnation, beat, .. } = evidence;
         match self.leases.view(key, now) {
+            // What is left may be of another contact by now, or of another incarnation.
+            Some(view) if (view.incarnation, view.beat) != (incarnation, beat) => Millis(0),
             Some(view) if !self.must_be_told(is_held, key) => {
                 view.left.min(self.leases.policy().longest_awake())
             }
@@ -202,9 +226,13 @@ impl Company {
 
     /// What is to be told now.
     pub fn telling(&self) -> Telling {
-        let untold = self.untold.lock();
+        let mut untold = self.untold.lock();
         let (upto, contacts) = untold.all();
-        Telling { contacts: contacts.collect(), upto: if self.is_shared { upto } else { 0 } }
+        let telling = Telling { contacts: contacts.collect(), upto: if self.is_shared { upto } else { 0 } };
+        if self.traps.has(Trap::ToldWhenSent) {
+            untold.told(&telling.contacts);
+        }
+        telling
     }
 
     /// An own digest is on its way.
@@ -274,8 +302,11 @@ impl Company {
     /// A relay asks about a node, in the frame that is being applied.
     pub fn asked(&self, now: Timestamp, by: Session, mark: Silent) {
         let (key, incarnation, beat) = mark;
-        self.leases.doubt(now, key, incarnation, beat);
-        if self.peers.lock().is_me(by) {
+        let own = self.peers.lock().is_me(by);
+        if !own || !self.traps.has(Trap::SelfAssured) {
+            self.leases.doubt(now, key, incarnation, beat);
+        }
+        if own {
             self.questions.lock().read_back(mark);
         } else {
             self.is_asked.store(true, Ordering::Release);

@@ -206,11 +206,9 @@ impl Lease {
         lease
     }
 
-    /// The log told of it before this relay listened.
+    /// The log tells of a sleep that began before this relay listened.
     pub(super) fn began_unseen(&mut self) {
         self.is_measured = false;
-        // Questions of before were not seen either.
-        self.doubted = true;
     }
 
     /// What its group learns from it.
@@ -245,6 +243,12 @@ impl Lease {
         let ttl = settings.at_once(contact.activity);
         self.take(contact.activity, ttl, settings);
         Heard::Granted { ttl, ttl_applied: settings.when_applied(contact.activity), was }
+    }
+
+    /// What its newest contact earns once the log has told of it; `None`: that is not the newest one.
+    pub(super) fn earns(&self, contact: &Contact, settings: &LeaseSettings) -> Option<Millis> {
+        let is_newest = contact.incarnation == self.incarnation && contact.beat == self.beat;
+        is_newest.then(|| settings.when_applied(contact.activity))
     }
 
     fn hear_again(&mut self, now: Timestamp, call_id: CallId) -> Heard {

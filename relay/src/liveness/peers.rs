@@ -153,8 +153,7 @@ impl Peers {
             return true;
         }
         let last = self.others.get(&holder).map_or(Timestamp(0), |peer| peer.heard).max(self.listening);
-        let is_eager = self.traps.has(Trap::HastyTakeover) || self.traps.has(Trap::EagerTakeover);
-        let patience = if is_eager { Millis(0) } else { self.awake_lease };
+        let patience = if self.traps.has(Trap::HastyTakeover) { Millis(0) } else { self.awake_lease };
         now >= last + self.silence() + patience && self.living(now).all(|other| self.me < other)
     }
 

@@ -235,8 +235,7 @@ impl LeaseTable {
     }
 
     /// The members that the fold knew at the start. None has less than one awake lease, because nobody listened
-    /// to them while the relay was away (rule L6); and the log must tell of each once more before anything is promised
-    /// without it, because a relay may have asked about it.
+    /// to them while the relay was away (rule L6).
     pub fn restored(&self, now: Timestamp, members: impl IntoIterator<Item = Restored>) {
         for Restored { key, group, mut evidence, holder } in members {
             evidence.ttl = evidence.ttl.max(self.policy.of(&group).awake);
@@ -289,6 +288,12 @@ impl LeaseTable {
     /// Whether a Gone of this node is under way.
     pub fn is_ending(&self, key: LeaseKey) -> bool {
         self.slots.get(&key).is_some_and(|slot| slot.placed.lock().lease.is_ending())
+    }
+
+    /// What a contact earns once the log has told of it, if it is the newest one of its node.
+    pub fn earns(&self, key: LeaseKey, contact: &Contact) -> Option<Millis> {
+        let slot = self.slots.get(&key)?;
+        slot.placed.lock().lease.earns(contact, &self.settings(&slot.life, key))
     }
 
     /// Whether the log has told of the newest contact of a node.

@@ -5,8 +5,6 @@
 
 use std::collections::HashMap;
 
-use dormouse_proto::ids::Beat;
-
 use super::{Evidence, LeaseKey};
 
 /// The contacts of one relay that no digest has told of and come back.
@@ -51,11 +49,6 @@ impl Untold {
         }
     }
 
-    /// Whether that contact is told with the next digest.
-    pub(super) fn has(&self, key: LeaseKey, beat: Beat) -> bool {
-        self.contacts.get(&key).is_some_and(|it| it.beat == beat)
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.contacts.is_empty()
     }
@@ -63,7 +56,7 @@ impl Untold {
 
 #[cfg(test)]
 mod tests {
-    use dormouse_proto::ids::{Incarnation, NodeId};
+    use dormouse_proto::ids::{Beat, Incarnation, NodeId};
 
     use super::*;
     use crate::liveness::{Activity, Millis};
