@@ -47,8 +47,6 @@ pub enum Trap {
     ToldWhenSent,
     /// A relay that starts knows of no questions that were asked before.
     Forgetful,
-    /// The relay that asks about a node goes on promising it.
-    SelfAssured,
 }
 
 /// The rules that are left out.

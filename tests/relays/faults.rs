@@ -14,6 +14,8 @@ pub(crate) struct Faults {
     pub(crate) cuts: bool,
     /// A relay's connection hangs, and all of it arrives later.
     pub(crate) hangs: bool,
+    /// What it reads does not hang with it.
+    pub(crate) one_way: bool,
     /// Relays are killed and start again, or do not.
     pub(crate) restarts: bool,
     /// The log stands still for everybody.
@@ -24,12 +26,16 @@ pub(crate) struct Faults {
     pub(crate) late: bool,
     /// Only some nodes, so that relays have little to say.
     pub(crate) few: bool,
+    /// Two relays, and many nodes.
+    pub(crate) busy: bool,
     /// Some relay reads late, up to so many milliseconds.
     pub(crate) lag_ms: u64,
     /// What a frame takes to the log, and what an answer or a frame takes back, at most.
     pub(crate) delay_ms: u64,
     /// How long an append waits before it is given up as unknown.
     pub(crate) append_timeout_ms: u64,
+    /// Faults are as long as they can be, and a relay that was killed starts at once.
+    pub(crate) long: bool,
     /// Mean time between two faults.
     pub(crate) every_ms: u64,
 }
@@ -38,16 +44,21 @@ impl Faults {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let mut some = |of: u8| rng.u8(0..of) == 0;
         let (pauses, cuts, hangs, restarts) = (some(2), some(2), some(2), some(2));
-        let (stalls, refusals, late, few) = (some(3), some(5), some(8), some(6));
+        let (stalls, refusals, late, few, one_way, long) =
+            (some(3), some(5), some(8), some(6), some(2), some(8));
+        let busy = some(8);
         Self {
             pauses,
             cuts,
             hangs,
+            one_way,
+            long,
             restarts,
             stalls,
             refusals,
             late,
             few,
+            busy,
             lag_ms: [5, 30, 300, 1_500, 4_000, 8_000][rng.usize(..6)],
             delay_ms: [20, 20, 100, 400][rng.usize(..4)],
             append_timeout_ms: [700, 2_000, 5_000, 60_000][rng.usize(..4)],
@@ -63,11 +74,13 @@ impl Faults {
             pauses: false,
             cuts: false,
             hangs: false,
+            one_way: false,
             restarts: false,
             stalls: false,
             refusals: false,
             late: false,
             few: false,
+            busy: false,
             lag_ms: 20,
             delay_ms: 20,
             ..self
@@ -78,11 +91,12 @@ impl Faults {
     pub(crate) fn for_trap(self, trap: Trap) -> Self {
         let troubled = Self { few: false, every_ms: 2_500, ..self };
         match trap {
-            Trap::HeaderTells => Self { delay_ms: 400, ..self.none() },
-            Trap::ToldWhenSent => Self { refusals: true, delay_ms: 400, ..self.none() },
-            Trap::SelfAssured | Trap::Forgetful => {
-                let append_timeout_ms = 60_000;
-                Self { hangs: true, restarts: true, refusals: true, append_timeout_ms, ..troubled }
+            Trap::HeaderTells => Self { delay_ms: 400, busy: true, ..self.none() },
+            Trap::ToldWhenSent => Self { refusals: true, delay_ms: 400, busy: true, ..self.none() },
+            Trap::Forgetful | Trap::BoldNewcomer => {
+                let (delay_ms, append_timeout_ms, every_ms) = (400, 60_000, 2_500);
+                let some = Self { delay_ms, append_timeout_ms, every_ms, ..self.none() };
+                Self { hangs: true, one_way: true, restarts: true, long: true, busy: true, ..some }
             }
             Trap::HastyTakeover => Self { cuts: true, hangs: true, ..troubled },
             _ => troubled,

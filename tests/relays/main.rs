@@ -99,7 +99,6 @@ every_rule_is_needed! {
     how_far_a_relay_has_told_must_be_what_it_says: HeaderTells within 1000;
     a_contact_must_be_told_until_a_digest_has_come_back: ToldWhenSent within 1000;
     a_relay_that_starts_must_know_that_there_were_questions: Forgetful within 1000;
-    a_relay_must_believe_its_own_questions: SelfAssured within 1000;
 }
 
 #[test]
@@ -113,23 +112,25 @@ fn explore() {
         Ok("f") => Trap::BoldNewcomer,
         Ok("e") => Trap::HeaderTells,
         Ok("g") => Trap::ToldWhenSent,
-        Ok("h") => Trap::Forgetful,
-        _ => Trap::SelfAssured,
+        _ => Trap::Forgetful,
     };
     let mut total = Stats::default();
-    let mut bad = vec![];
-    for seed in 0..n {
-        if play(seed, Some(trap), |faults| faults.for_trap(trap), &mut total).is_some() {
+    let (mut bad, mut clean) = (vec![], 0);
+    let own = std::env::var("OWN").is_ok();
+    let from = number("FROM").unwrap_or(0);
+    let change = |faults: Faults| if own { faults } else { faults.for_trap(trap) };
+    for seed in from..from + n {
+        if let Some(what) = play(seed, Some(trap), change, &mut total) {
             bad.push(seed);
+            clean += usize::from(play(seed, None, change, &mut total).is_none());
+            if std::env::var("SHOW").is_ok() {
+                println!("{seed} {what}");
+            }
         }
     }
-    let clean = bad
-        .iter()
-        .filter(|seed| play(**seed, None, |faults| faults.for_trap(trap), &mut total).is_none())
-        .count();
     println!(
         "{trap:?}: {} bad of {n}, {clean} of them clean with the rule, first {:?}",
         bad.len(),
-        bad.first()
+        bad.iter().take(5).collect::<Vec<_>>()
     );
 }

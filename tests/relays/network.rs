@@ -56,7 +56,8 @@ impl World {
         let delay = self.rng.u64(1..self.faults.delay_ms);
         let cut_until = self.relays[relay].cut_until;
         if cut_until <= self.now || self.relays[relay].survives_cut {
-            let at = cut_until.max(self.now) + delay;
+            let at =
+                if self.relays[relay].reads_through { self.now } else { cut_until.max(self.now) } + delay;
             self.plan(at - self.now, Event::Acked(relay, life, counter, !refused));
         }
     }
@@ -107,7 +108,7 @@ impl World {
 
     pub(crate) fn deliver(&mut self, relay: usize, life: u32, upto: usize) {
         let cut_until = self.relays[relay].cut_until;
-        if cut_until > self.now {
+        if cut_until > self.now && !self.relays[relay].reads_through {
             let later = cut_until - self.now + self.rng.u64(1..50);
             return self.plan(later, Event::Deliver(relay, life, upto));
         }
@@ -120,7 +121,7 @@ impl World {
             }
         }
         if self.relays[relay].is_stirred {
-            let soon = self.rng.u64(0..5);
+            let soon = self.rng.u64(0..=self.faults.delay_ms / 8);
             self.plan(soon, Event::Stir(relay, life));
         }
         self.pump(relay);
@@ -162,7 +163,8 @@ impl World {
         let next = self.rng.u64(1..self.faults.every_ms * 2);
         self.plan(next, Event::Fault);
         let relay = self.rng.usize(..self.relays.len());
-        let length = [300, 1_200, 2_000, 3_500, 6_500, 9_000, 15_000][self.rng.usize(..7)];
+        let length = [300, 1_200, 2_000, 3_500, 6_500, 9_000, 15_000];
+        let length = if self.faults.long { 15_000 } else { length[self.rng.usize(..7)] };
         let length = length + self.rng.u64(0..length / 2);
         let which = self.rng.u8(0..5);
         self.stats.faults += 1;
@@ -194,6 +196,7 @@ impl World {
         }
         self.relays[relay].cut_until = self.now + length;
         self.relays[relay].survives_cut = survives;
+        self.relays[relay].reads_through = survives && self.faults.one_way;
         if !survives {
             self.plan(length, Event::Reconnect(relay));
         }
@@ -219,6 +222,7 @@ impl World {
         self.relays[relay].kill();
         self.relays[relay].paused_until = 0;
         let life = self.relays[relay].life;
+        let length = if self.faults.long { 300 } else { length };
         if self.is_calm || self.rng.u8(0..4) > 0 {
             self.plan(length, Event::Start(relay, life));
         }

@@ -83,6 +83,8 @@ pub(crate) struct Relay {
     /// Nothing gets through to the log until then; whether the connection lives through it.
     pub(crate) cut_until: u64,
     pub(crate) survives_cut: bool,
+    /// Only what it sends hangs.
+    pub(crate) reads_through: bool,
     looks: u32,
     listened: Option<HoldNumber>,
     /// Another relay has asked or told.
@@ -120,6 +122,7 @@ impl Relay {
             paused_until: 0,
             cut_until: 0,
             survives_cut: false,
+            reads_through: false,
             looks: 0,
             listened: None,
             is_stirred: false,
@@ -130,8 +133,9 @@ impl Relay {
 
     /// A new process, which has read the log so far.
     pub(crate) fn start(&mut self, now: u64, session: u64, settings: LeaseSettings, log: &[Rc<Frame>]) {
-        let Self { life, cut_until, survives_cut, has_trap, .. } = *self;
-        *self = Self { life: life + 1, session, cut_until, survives_cut, ..Self::down(settings, has_trap) };
+        let Self { life, cut_until, survives_cut, reads_through, has_trap, .. } = *self;
+        let fresh = Self::down(settings, has_trap);
+        *self = Self { life: life + 1, session, cut_until, survives_cut, reads_through, ..fresh };
         self.company = company(settings, self.traps);
         self.clock = VirtualClock::starting(Duration::from_millis(now), settings.awake);
         self.phase = Phase::Opening;

@@ -169,8 +169,12 @@ impl World {
     pub(crate) fn new(seed: u64, trap: Option<Trap>, change: impl FnOnce(Faults) -> Faults) -> Self {
         let mut rng = Rng::with_seed(seed);
         let (faults, settings) = (change(Faults::draw(&mut rng)), faults::leases(&mut rng));
-        let nodes = if faults.few { rng.usize(1..=4) } else { rng.usize(20..=40) };
-        let relays = rng.usize(2..=5);
+        let (nodes, relays) = match faults {
+            Faults { few: true, .. } => (1..=4, 2..=5),
+            Faults { busy: true, .. } => (60..=80, 2..=2),
+            _ => (20..=40, 2..=5),
+        };
+        let (nodes, relays) = (rng.usize(nodes), rng.usize(relays));
         let mut world = Self {
             now: 0,
             faults,

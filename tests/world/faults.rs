@@ -115,7 +115,6 @@ impl Faults {
             | Trap::BoldNewcomer
             | Trap::ToldWhenSent
             | Trap::Forgetful
-            | Trap::SelfAssured
             | Trap::CallContext
             | Trap::BootSkip
             | Trap::CursorSettle

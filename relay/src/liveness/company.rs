@@ -302,11 +302,8 @@ impl Company {
     /// A relay asks about a node, in the frame that is being applied.
     pub fn asked(&self, now: Timestamp, by: Session, mark: Silent) {
         let (key, incarnation, beat) = mark;
-        let own = self.peers.lock().is_me(by);
-        if !own || !self.traps.has(Trap::SelfAssured) {
-            self.leases.doubt(now, key, incarnation, beat);
-        }
-        if own {
+        self.leases.doubt(now, key, incarnation, beat);
+        if self.peers.lock().is_me(by) {
             self.questions.lock().read_back(mark);
         } else {
             self.is_asked.store(true, Ordering::Release);

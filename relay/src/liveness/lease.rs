@@ -163,6 +163,8 @@ pub(super) struct Lease {
     pub(super) incarnation: Incarnation,
     beat: Beat,
     confirmed: Beat,
+    /// What the newest contact earns once the log has told of it: settings may be others when a copy of it arrives.
+    earned: Millis,
     call_id: CallId,
     holder: Session,
     heard: Timestamp,
@@ -190,6 +192,7 @@ impl Lease {
             incarnation: evidence.incarnation,
             beat: evidence.beat,
             confirmed: evidence.beat,
+            earned: evidence.ttl,
             call_id: NO_CALL,
             holder: by,
             heard: now,
@@ -241,14 +244,15 @@ impl Lease {
         self.head = self.head.max(contact.head);
         let was = self.state;
         let ttl = settings.at_once(contact.activity);
+        self.earned = settings.when_applied(contact.activity);
         self.take(contact.activity, ttl, settings);
-        Heard::Granted { ttl, ttl_applied: settings.when_applied(contact.activity), was }
+        Heard::Granted { ttl, ttl_applied: self.earned, was }
     }
 
     /// What its newest contact earns once the log has told of it; `None`: that is not the newest one.
-    pub(super) fn earns(&self, contact: &Contact, settings: &LeaseSettings) -> Option<Millis> {
+    pub(super) fn earns(&self, contact: &Contact) -> Option<Millis> {
         let is_newest = contact.incarnation == self.incarnation && contact.beat == self.beat;
-        is_newest.then(|| settings.when_applied(contact.activity))
+        is_newest.then_some(self.earned)
     }
 
     fn hear_again(&mut self, now: Timestamp, call_id: CallId) -> Heard {
@@ -282,6 +286,7 @@ impl Lease {
         }
         if evidence.beat > self.beat {
             self.beat = evidence.beat;
+            self.earned = evidence.ttl;
             self.call_id = NO_CALL;
             self.heard = now;
         }

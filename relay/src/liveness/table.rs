@@ -293,7 +293,7 @@ impl LeaseTable {
     /// What a contact earns once the log has told of it, if it is the newest one of its node.
     pub fn earns(&self, key: LeaseKey, contact: &Contact) -> Option<Millis> {
         let slot = self.slots.get(&key)?;
-        slot.placed.lock().lease.earns(contact, &self.settings(&slot.life, key))
+        slot.placed.lock().lease.earns(contact)
     }
 
     /// Whether the log has told of the newest contact of a node.
