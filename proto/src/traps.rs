@@ -41,8 +41,6 @@ pub enum Trap {
     HastyTakeover,
     /// How far a relay has told is taken from the header of its frame.
     HeaderTells,
-    /// A relay that has just come promises as soon as it has heard itself.
-    BoldNewcomer,
     /// Contacts count as told as soon as the digest that tells of them was sent.
     ToldWhenSent,
     /// A relay that starts knows of no questions that were asked before.

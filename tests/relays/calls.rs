@@ -8,7 +8,7 @@ use dormouse_proto::{
 };
 use dormouse_relay::{
     keeper::contact_of,
-    liveness::{Activity, Contact as Heard1, Evidence, Heard, LeaseKey, Millis, Told},
+    liveness::{Activity, Contact as Called, Evidence, Heard, LeaseKey, Millis, Told},
     state::{JoinVerdict, PushVerdict, Verdict},
 };
 
@@ -46,7 +46,8 @@ pub(crate) struct Call {
     /// As the node believes.
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) beat: Beat,
-    pub(crate) call_id: CallId,
+    /// Drawn for it.
+    pub(crate) id: CallId,
     pub(crate) activity: Activity,
     pub(crate) sent: u64,
     /// The relay's patience.
@@ -147,8 +148,8 @@ impl World {
         let long = call.activity == Activity::Asleep
             || matches!(call.activity, Activity::Awake { then_asleep: true, .. });
         let told = if long || call.pushes { Told::ByCaller } else { Told::ByDigest };
-        let Call { beat, call_id, activity, .. } = call;
-        let contact = Heard1 { incarnation, beat, call_id, activity, head: Revision::ZERO };
+        let Call { beat, id: call_id, activity, .. } = call;
+        let contact = Called { incarnation, beat, call_id, activity, head: Revision::ZERO };
         let heard = relay.company.hear(relay.now(now), || relay.is_held(now), key, &contact, told);
         match heard {
             Heard::Granted { ttl, ttl_applied, .. } if long || call.pushes || ttl == Millis(0) => {
@@ -157,11 +158,11 @@ impl World {
             }
             Heard::NotNewer { left } if call.pushes => self.tell(nth, key, incarnation, left),
             Heard::Granted { ttl, .. } | Heard::NotNewer { left: ttl } => {
-                self.answer(nth, Some(incarnation), ttl)
+                self.answer(nth, Some(incarnation), ttl);
             }
             Heard::Forked => self.answer(nth, None, Millis(0)),
             Heard::Ending | Heard::OtherIncarnation { .. } | Heard::Unknown => {
-                self.plan(20, Event::Again(nth))
+                self.plan(20, Event::Again(nth));
             }
         }
     }

@@ -93,7 +93,7 @@ impl Faults {
         match trap {
             Trap::HeaderTells => Self { delay_ms: 400, busy: true, ..self.none() },
             Trap::ToldWhenSent => Self { refusals: true, delay_ms: 400, busy: true, ..self.none() },
-            Trap::Forgetful | Trap::BoldNewcomer => {
+            Trap::Forgetful => {
                 let (delay_ms, append_timeout_ms, every_ms) = (400, 60_000, 2_500);
                 let some = Self { delay_ms, append_timeout_ms, every_ms, ..self.none() };
                 Self { hangs: true, one_way: true, restarts: true, long: true, busy: true, ..some }

@@ -7,22 +7,26 @@
 
 mod calls;
 mod faults;
+mod keeper;
 mod ledger;
 mod network;
 mod node;
+mod reader;
 mod relay;
+mod stats;
 mod trail;
 mod world;
 
 use dormouse_proto::traps::Trap;
 use faults::Faults;
-use world::{Stats, World};
+use stats::Stats;
+use world::World;
 
 /// How many histories are run. A debug build is much slower and runs fewer; `DORMOUSE_HISTORIES` asks for more.
-const HISTORIES: u64 = if cfg!(debug_assertions) { 100 } else { 2_000 };
+const HISTORIES: u64 = if cfg!(debug_assertions) { 100 } else { 5_000 };
 
 /// Seeds that ever showed a defect. They stay.
-const OLD_SEEDS: [u64; 7] = [1_323, 1_815, 4_927, 5_855, 8_153, 15_576, 17_135];
+const OLD_SEEDS: [u64; 10] = [1_323, 1_815, 4_927, 5_855, 6_552, 8_153, 15_576, 17_135, 42_197, 48_310];
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -73,13 +77,12 @@ fn a_node_that_died_asleep_is_gone_within_half_a_second_of_its_lease_if_nothing_
 /// Leaves one rule out and asserts that some of the first seeds goes wrong for it, and not without.
 fn assert_noticed(trap: Trap, within: u64) {
     let mut total = Stats::default();
-    let mut broken = |trap: Option<Trap>, seed: u64| {
-        play(seed, trap, |faults| faults.for_trap(trap.unwrap_or(Trap::Boastful)), &mut total)
-    };
+    let mut broken = |left_out, seed| play(seed, left_out, |faults| faults.for_trap(trap), &mut total);
     let first = (0..within).find_map(|seed| Some((seed, broken(Some(trap), seed)?)));
     let Some((seed, found)) = first else { panic!("{trap:?} was not noticed in {within} histories") };
     println!("{trap:?}: seed {seed}: {}", found.lines().last().unwrap_or_default());
     assert!(found.contains("was GONE at"), "{found}");
+    assert_eq!(broken(None, seed), None, "seed {seed} with every rule in force");
 }
 
 macro_rules! every_rule_is_needed {
@@ -91,6 +94,8 @@ macro_rules! every_rule_is_needed {
     };
 }
 
+// Of 1,000 histories went wrong: Boastful 310, Unasked 538, Doubtless 219, HastyTakeover 295, HeaderTells 50,
+// ToldWhenSent 34, Forgetful 4.
 every_rule_is_needed! {
     a_relay_that_is_not_heard_must_not_promise: Boastful within 100;
     the_others_must_be_asked_before_an_end: Unasked within 100;
@@ -99,38 +104,4 @@ every_rule_is_needed! {
     how_far_a_relay_has_told_must_be_what_it_says: HeaderTells within 1000;
     a_contact_must_be_told_until_a_digest_has_come_back: ToldWhenSent within 1000;
     a_relay_that_starts_must_know_that_there_were_questions: Forgetful within 1000;
-}
-
-#[test]
-fn explore() {
-    let n = number("N").unwrap_or(10);
-    let trap = match std::env::var("TRAP").as_deref() {
-        Ok("a") => Trap::Boastful,
-        Ok("b") => Trap::Unasked,
-        Ok("c") => Trap::Doubtless,
-        Ok("d") => Trap::HastyTakeover,
-        Ok("f") => Trap::BoldNewcomer,
-        Ok("e") => Trap::HeaderTells,
-        Ok("g") => Trap::ToldWhenSent,
-        _ => Trap::Forgetful,
-    };
-    let mut total = Stats::default();
-    let (mut bad, mut clean) = (vec![], 0);
-    let own = std::env::var("OWN").is_ok();
-    let from = number("FROM").unwrap_or(0);
-    let change = |faults: Faults| if own { faults } else { faults.for_trap(trap) };
-    for seed in from..from + n {
-        if let Some(what) = play(seed, Some(trap), change, &mut total) {
-            bad.push(seed);
-            clean += usize::from(play(seed, None, change, &mut total).is_none());
-            if std::env::var("SHOW").is_ok() {
-                println!("{seed} {what}");
-            }
-        }
-    }
-    println!(
-        "{trap:?}: {} bad of {n}, {clean} of them clean with the rule, first {:?}",
-        bad.len(),
-        bad.iter().take(5).collect::<Vec<_>>()
-    );
 }

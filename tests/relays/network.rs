@@ -6,7 +6,7 @@ use std::rc::Rc;
 use dormouse_proto::record::Frame;
 
 use crate::{
-    relay::{Phase, Waits},
+    relay::{Cut, Phase, Waits},
     world::{Event, World},
 };
 
@@ -40,7 +40,7 @@ impl World {
         let Some(pending) = self.relays[relay].pending.get_mut(&counter) else { return };
         pending.tries += 1;
         let (frame, tries) = (Rc::clone(&pending.frame), pending.tries);
-        if !is_cut || self.relays[relay].survives_cut {
+        if !is_cut || self.relays[relay].cut != Cut::Lost {
             let at = self.lands_at(relay, now.max(cut_until));
             self.plan(at - now, Event::Land(relay, life, counter, frame));
         }
@@ -55,9 +55,10 @@ impl World {
         }
         let delay = self.rng.u64(1..self.faults.delay_ms);
         let cut_until = self.relays[relay].cut_until;
-        if cut_until <= self.now || self.relays[relay].survives_cut {
+        if cut_until <= self.now || self.relays[relay].cut != Cut::Lost {
             let at =
-                if self.relays[relay].reads_through { self.now } else { cut_until.max(self.now) } + delay;
+                if self.relays[relay].cut == Cut::SendsHang { self.now } else { cut_until.max(self.now) }
+                    + delay;
             self.plan(at - self.now, Event::Acked(relay, life, counter, !refused));
         }
     }
@@ -108,7 +109,7 @@ impl World {
 
     pub(crate) fn deliver(&mut self, relay: usize, life: u32, upto: usize) {
         let cut_until = self.relays[relay].cut_until;
-        if cut_until > self.now && !self.relays[relay].reads_through {
+        if cut_until > self.now && self.relays[relay].cut != Cut::SendsHang {
             let later = cut_until - self.now + self.rng.u64(1..50);
             return self.plan(later, Event::Deliver(relay, life, upto));
         }
@@ -170,8 +171,9 @@ impl World {
         self.stats.faults += 1;
         match which {
             0 if self.faults.pauses => self.pause(relay, length),
-            1 if self.faults.cuts => self.cut(relay, length, false),
-            2 if self.faults.hangs => self.cut(relay, length, true),
+            1 if self.faults.cuts => self.cut(relay, length, Cut::Lost),
+            2 if self.faults.hangs && self.faults.one_way => self.cut(relay, length, Cut::SendsHang),
+            2 if self.faults.hangs => self.cut(relay, length, Cut::Hangs),
             3 if self.faults.restarts => self.restart(relay, length),
             4 if self.faults.stalls => self.stalled_until = self.stalled_until.max(self.now + length / 2),
             _ => self.stats.faults -= 1,
@@ -190,14 +192,13 @@ impl World {
         }
     }
 
-    fn cut(&mut self, relay: usize, length: u64, survives: bool) {
+    fn cut(&mut self, relay: usize, length: u64, cut: Cut) {
         if self.relays[relay].cut_until > self.now {
             return;
         }
         self.relays[relay].cut_until = self.now + length;
-        self.relays[relay].survives_cut = survives;
-        self.relays[relay].reads_through = survives && self.faults.one_way;
-        if !survives {
+        self.relays[relay].cut = cut;
+        if cut == Cut::Lost {
             self.plan(length, Event::Reconnect(relay));
         }
     }

@@ -140,7 +140,7 @@ impl World {
             life: 0,
             incarnation,
             beat: Beat(beat),
-            call_id: CallId(self.rng.u64(1..)),
+            id: CallId(self.rng.u64(1..)),
             activity,
             sent: self.now,
             until: self.now + PATIENCE,

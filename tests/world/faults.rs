@@ -112,7 +112,6 @@ impl Faults {
             | Trap::Doubtless
             | Trap::HastyTakeover
             | Trap::HeaderTells
-            | Trap::BoldNewcomer
             | Trap::ToldWhenSent
             | Trap::Forgetful
             | Trap::CallContext
