@@ -31,6 +31,20 @@ pub enum Trap {
     FrameCounter,
     /// A snapshot is used without comparing the last frame that it covers.
     SnapshotBlind,
+    /// A relay that the others may not hear promises as if they did.
+    Boastful,
+    /// The others are not asked before an end is proposed.
+    Unasked,
+    /// A node of which another relay asks is promised as any other.
+    Doubtless,
+    /// A relay counts as gone as soon as it missed two digests, and its leases are taken over at once.
+    HastyTakeover,
+    /// How far a relay has told is taken from the header of its frame.
+    HeaderTells,
+    /// Contacts count as told as soon as the digest that tells of them was sent.
+    ToldWhenSent,
+    /// A relay that starts knows of no questions that were asked before.
+    Forgetful,
 }
 
 /// The rules that are left out.

@@ -8,10 +8,9 @@ mod obituary;
 mod telling;
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -31,8 +30,8 @@ use tracing::warn;
 use crate::{
     clock::Clock,
     liveness::{
-        Activity, Contact, Due, Ended, Evidence, Heard, Learned, LeaseKey, LeasePolicy, LeaseSettings,
-        LeaseState, LeaseTable, LeaseView, MemberCounts, Millis, Peers, Restored, Session, Timestamp,
+        Activity, Company, Contact, Due, Ended, Evidence, Heard, Learned, LeaseKey, LeasePolicy,
+        LeaseSettings, LeaseState, LeaseView, MemberCounts, Millis, Restored, Session, Timestamp,
         guard::{HoldNumber, HoldReason},
     },
     log::Position,
@@ -41,11 +40,11 @@ use crate::{
     state::{Fold, JoinVerdict, Verdict},
 };
 
-pub use evidence::contact_of;
+pub use evidence::{activity_of, contact_of, evidence_of};
 pub use obituary::Obituary;
 
-use ending::Asking;
-use evidence::{activity_of, evidence_of};
+pub use crate::liveness::Told;
+
 use obituary::Obituaries;
 
 /// How often silence is looked at.
@@ -70,22 +69,11 @@ pub struct Turn {
     pub state: LeaseState,
 }
 
-/// Where a request's evidence travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// With the next digest.
-    ByDigest,
-    /// In a record that the caller writes.
-    ByCaller,
-}
-
 /// The leases of this relay.
 #[derive(Debug)]
 pub struct Keeper {
-    leases: LeaseTable,
+    company: Company,
     clock: Clock,
-    /// Contacts that no record has told of yet.
-    untold: Mutex<HashMap<LeaseKey, record::Evidence>>,
     names: DashMap<u32, Namespace>,
     /// Log time when it last moved, and when that was here.
     log_time: Mutex<(u64, Timestamp)>,
@@ -93,19 +81,8 @@ pub struct Keeper {
     /// How often this relay's word became weaker, or as good as usual again.
     weakened: watch::Sender<u64>,
     obituaries: Mutex<Obituaries>,
-    /// Other relays may append to the log.
-    is_shared: bool,
-    peers: Mutex<Peers>,
-    /// Whether a promise is worth nothing before the log has told of it, as of the last look.
-    is_weak: AtomicBool,
-    /// The position of the last frame that was applied.
-    applied: AtomicU64,
-    /// Of whom the other relays are asked.
-    asking: Mutex<Asking>,
     /// The connection to the log, as of the last look.
     connection: AtomicU64,
-    /// Another relay asks, and wants an answer at once.
-    is_asked: AtomicBool,
     /// Another relay has asked or told.
     stirred: Notify,
     /// The hold that the log was last read to its head for.
@@ -116,21 +93,12 @@ pub struct Keeper {
 impl Keeper {
     /// Nobody is known yet. `is_shared`: other relays may append to the log.
     pub fn new(policy: LeasePolicy, clock: Clock, metrics: Arc<Metrics>, is_shared: bool) -> Arc<Self> {
-        // Its session is not known before the log was read; `restore` says it.
-        let peers = Peers::new(Session::default(), !is_shared, policy.longest_awake(), clock.now());
         Arc::new(Self {
-            is_shared,
-            peers: Mutex::new(peers),
-            is_weak: AtomicBool::new(is_shared),
-            applied: AtomicU64::new(0),
-            asking: Mutex::default(),
+            company: Company::new(policy, is_shared, clock.now()),
             connection: AtomicU64::new(0),
-            is_asked: AtomicBool::new(false),
             stirred: Notify::new(),
-            leases: LeaseTable::new(policy),
             log_time: Mutex::new((0, clock.now())),
             clock,
-            untold: Mutex::default(),
             names: DashMap::new(),
             turns: broadcast::Sender::new(ACTIVITY),
             weakened: watch::Sender::new(0),
@@ -143,12 +111,11 @@ impl Keeper {
     /// Takes over what the fold knows when a session begins.
     pub fn restore(&self, fold: &Fold, session: u64) {
         let now = self.clock.now();
-        let longest = self.leases.policy().longest_awake();
-        *self.peers.lock() = Peers::new(Session(session), !self.is_shared, longest, now);
         *self.log_time.lock() = (fold.log_time_ms(), now);
+        let mut members = Vec::new();
         for (name, view) in fold.namespaces() {
             self.names.insert(view.number(), name.clone());
-            let restored = view.members().iter().map(|(node, member)| Restored {
+            members.extend(view.members().iter().map(|(node, member)| Restored {
                 key: LeaseKey { namespace: view.number(), node: *node },
                 group: member.group.clone(),
                 evidence: Evidence {
@@ -158,87 +125,52 @@ impl Keeper {
                     ttl: Millis(member.soft.ends_at_ms.saturating_sub(fold.log_time_ms())),
                 },
                 holder: Session(member.soft.holder),
-            });
-            self.leases.restored(now, restored);
+            }));
         }
+        self.company.begin(now, Session(session), members);
     }
 
-    /// A request of a member arrived.
+    /// A request of a member arrived. Answers what may be promised although the log has not told of it yet.
     pub fn hear(&self, key: LeaseKey, contact: &Contact, told: Told) -> Heard {
-        let heard = self.leases.heard(self.clock.now(), key, contact);
-        if let Heard::Granted { ttl_applied, was, .. } = heard {
-            let Contact { incarnation, beat, activity, .. } = *contact;
-            let state = if activity == Activity::Asleep { LeaseState::Asleep } else { LeaseState::Awake };
+        let heard = self.company.hear(self.clock.now(), || self.expiry_held(), key, contact, told);
+        if let Heard::Granted { was, .. } = heard {
+            let state =
+                if contact.activity == Activity::Asleep { LeaseState::Asleep } else { LeaseState::Awake };
             if was != state {
                 self.turned(key, state);
             }
-            if told == Told::ByDigest
-                && let Some(namespace) = self.names.get(&key.namespace)
-            {
-                let contact = contact_of(beat, activity, ttl_applied);
-                let evidence =
-                    record::Evidence { namespace: namespace.clone(), node: key.node, incarnation, contact };
-                self.note_untold(key, evidence);
-            }
         }
-        // After the contact was noted: either it is told to whoever asks, or the question is seen here.
-        self.as_promised(key, contact.beat, heard)
-    }
-
-    /// What of it may be promised although the log has not told of the contact yet (rules L4 and L5).
-    fn as_promised(&self, key: LeaseKey, beat: Beat, heard: Heard) -> Heard {
-        if !self.is_shared {
-            return heard;
-        }
-        let promised = |ttl: Millis| if self.must_be_told(key) { Millis(0) } else { ttl };
-        match heard {
-            Heard::Granted { ttl, ttl_applied, was } => {
-                // Stretched leases are for the log to tell: others count on nobody promising more than this.
-                let ttl = promised(ttl.min(self.leases.policy().longest_awake()));
-                Heard::Granted { ttl, ttl_applied, was }
-            }
-            Heard::NotNewer { left } if self.leases.told(key) < Some(beat) => {
-                Heard::NotNewer { left: promised(left) }
-            }
-            other => other,
-        }
-    }
-
-    /// Whether a promise to this node would be worth nothing before the log has told of it.
-    fn must_be_told(&self, key: LeaseKey) -> bool {
-        // A pause is seen by the guard before the next look is.
-        self.is_shared
-            && (self.is_weak.load(Ordering::Acquire) || self.expiry_held() || self.leases.is_doubted(key))
+        heard
     }
 
     /// Whether a Gone of this node is under way.
     pub fn is_ending(&self, key: LeaseKey) -> bool {
-        self.leases.is_ending(key)
+        self.company.leases().is_ending(key)
     }
 
     /// How many relays are on the log, this one included.
     pub fn relays(&self) -> usize {
-        self.peers.lock().count(self.clock.now())
+        self.company.count(self.clock.now())
     }
 
     /// What a node of this group is promised once the log has told of its contact.
     pub fn lease_of(&self, key: LeaseKey, group: &Group, activity: Activity) -> Millis {
-        self.leases.grant(key, group, activity)
+        self.company.leases().grant(key, group, activity)
     }
 
     /// The leases of a group as they are set.
     pub fn settings_of(&self, group: &Group) -> LeaseSettings {
-        *self.leases.policy().of(group)
+        *self.company.leases().policy().of(group)
     }
 
     /// What is learned of a group; `None`: nobody of it was ever a member here.
     pub fn learned(&self, namespace: u32, group: &Group) -> Option<Learned> {
-        self.leases.learned(namespace, group)
+        self.company.leases().learned(namespace, group)
     }
 
     /// How many members of a namespace are alive, as the sum of their likelihoods.
     pub fn expected_alive(&self, namespace: u32) -> f64 {
-        self.leases.expected_alive(namespace)
+        self.company.leases().expected_alive(namespace)
     }
 
     /// Why a member that was declared GONE for its silence was; forgotten after some thousand others.
@@ -258,12 +190,12 @@ impl Keeper {
 
     /// A lease as it is shown.
     pub fn view(&self, key: LeaseKey) -> Option<LeaseView> {
-        self.leases.view(key, self.clock.now())
+        self.company.leases().view(key, self.clock.now())
     }
 
     /// Members of a namespace by state.
     pub fn counts(&self, namespace: u32) -> MemberCounts {
-        self.leases.counts(namespace)
+        self.company.leases().counts(namespace)
     }
 
     /// Whether nobody may be declared gone at this moment.
@@ -273,12 +205,12 @@ impl Keeper {
 
     /// Whether members that fell silent with very many others are kept.
     pub fn mass_loss_held(&self) -> bool {
-        self.leases.mass_loss_held(self.clock.now())
+        self.company.leases().mass_loss_held(self.clock.now())
     }
 
     /// The percentage of the usual that awake leases have; above 100 while this relay answers late.
     pub fn lease_percent(&self) -> u32 {
-        self.leases.percent()
+        self.company.leases().percent()
     }
 
     /// Hears when this relay's word becomes weaker than usual, or as good as usual again.
@@ -320,9 +252,9 @@ impl Keeper {
                 self.weakened.send_modify(|count| *count += 1);
             }
             if count.is_multiple_of(LOOKS_PER_DIGEST) {
-                self.leases.refit(self.clock.now());
+                self.company.leases().refit(self.clock.now());
                 self.tell(&sequencer, count.is_multiple_of(LOOKS_PER_TIME));
-                self.peers.lock().forget(self.clock.now());
+                self.company.forget(self.clock.now());
             }
         }
     }
@@ -337,8 +269,8 @@ impl Keeper {
         let now = self.clock.now();
         let late = Millis(now.since(*looked).0.saturating_sub(Millis::from(LOOK).0));
         *looked = now;
-        let before = self.leases.percent();
-        let percent = self.leases.looked_late(late);
+        let before = self.company.leases().percent();
+        let percent = self.company.leases().looked_late(late);
         if percent > before {
             warn!(percent, "this relay is late: awake leases grow until it is not");
         }
@@ -374,11 +306,7 @@ impl Keeper {
             self.clock.guard().log_lost(now);
         }
         let hold = self.hold(now);
-        let is_mass = {
-            let peers = self.peers.lock();
-            self.is_weak.store(peers.is_weak(now), Ordering::Release);
-            self.leases.due(now, hold, |holder| peers.answers_for(now, holder), due)
-        };
+        let is_mass = self.company.look(now, hold, due);
         if is_mass {
             warn!("very many members fell silent at once: they are kept as SUSPECT for two awake leases");
             self.metrics.lost_many();
@@ -398,12 +326,7 @@ impl Keeper {
 
     /// Why nobody may be declared gone at this moment, if so.
     fn hold(&self, now: Timestamp) -> Option<HoldReason> {
-        let hold = self.clock.guard().expiry_held(now);
-        let mut peers = self.peers.lock();
-        if hold.is_some() {
-            peers.listen_anew(now);
-        }
-        hold.or_else(|| peers.is_deaf(now).then_some(HoldReason::LogLost))
+        self.company.hold(now, self.clock.guard().expiry_held(now))
     }
 
     fn witness_member(&self, fold: &Fold, session: u64, record: &Record, verdict: &Verdict) {
@@ -414,7 +337,12 @@ impl Keeper {
         match (record, verdict) {
             (Record::Push(push), _) => {
                 if let (Some(contact), Some(key)) = (push.contact, key(&push.namespace, push.node)) {
-                    self.leases.evidence_applied(now, key, &evidence_of(push.incarnation, contact), by);
+                    self.company.leases().evidence_applied(
+                        now,
+                        key,
+                        &evidence_of(push.incarnation, contact),
+                        by,
+                    );
                 }
             }
             (Record::Join(join), Verdict::Join(JoinVerdict::Admitted { again })) => {
@@ -422,7 +350,7 @@ impl Keeper {
                 self.names.entry(key.namespace).or_insert_with(|| join.namespace.clone());
                 let silent = record::Contact { beat: Beat(0), asleep: false, lease_ms: 0, awake_ms: 0 };
                 let evidence = evidence_of(join.incarnation, join.contact.unwrap_or(silent));
-                self.leases.admitted(now, key, &join.group, &evidence, by);
+                self.company.leases().admitted(now, key, &join.group, &evidence, by);
                 if !again && join.previous.is_some() {
                     self.metrics.died_falsely();
                 }
@@ -432,27 +360,23 @@ impl Keeper {
                 if *took_effect {
                     let how = if gone.cause == Cause::Expired { Ended::Silent } else { Ended::Told };
                     if how == Ended::Silent
-                        && let Some(lease) = self.leases.view(key, now)
+                        && let Some(lease) = self.company.leases().view(key, now)
                     {
                         self.obituaries.lock().note(key, Obituary { at: now, lease });
                     }
-                    self.leases.ended(now, key, gone.incarnation, how);
-                    self.untold.lock().remove(&key);
+                    self.company.leases().ended(now, key, gone.incarnation, how);
+                    self.company.forget_contact(key);
                     self.metrics.ended(gone.cause);
                 } else {
-                    self.leases.gone_rejected(now, key, gone.incarnation);
+                    self.company.leases().gone_rejected(now, key, gone.incarnation, gone.beat);
                 }
             }
             (Record::Digest(digest), _) => {
                 self.witness_others(fold, by, digest);
                 for heard in &digest.evidence {
                     if let Some(key) = key(&heard.namespace, heard.node) {
-                        self.leases.evidence_applied(
-                            now,
-                            key,
-                            &evidence_of(heard.incarnation, heard.contact),
-                            by,
-                        );
+                        let evidence = evidence_of(heard.incarnation, heard.contact);
+                        self.company.leases().evidence_applied(now, key, &evidence, by);
                     }
                 }
             }

@@ -106,7 +106,15 @@ impl Faults {
     pub fn for_trap(trap: Trap) -> Self {
         let none = Self { long: true, ..Self::default() };
         match trap {
-            Trap::CallContext
+            // Those between relays are of another world: tests/relays.
+            Trap::Boastful
+            | Trap::Unasked
+            | Trap::Doubtless
+            | Trap::HastyTakeover
+            | Trap::HeaderTells
+            | Trap::ToldWhenSent
+            | Trap::Forgetful
+            | Trap::CallContext
             | Trap::BootSkip
             | Trap::CursorSettle
             | Trap::NoSettled

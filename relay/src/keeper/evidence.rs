@@ -22,7 +22,8 @@ pub fn contact_of(beat: Beat, activity: Activity, lease: Millis) -> record::Cont
     record::Contact { beat, asleep, lease_ms: lease.0, awake_ms }
 }
 
-pub(super) fn activity_of(asleep: bool, awake_ms: u64) -> Activity {
+/// What the log tells of a contact, as what the node had said of itself.
+pub fn activity_of(asleep: bool, awake_ms: u64) -> Activity {
     match (asleep, awake_ms) {
         (false, _) => Activity::Awake { remaining: None, then_asleep: false },
         (true, 0) => Activity::Asleep,
@@ -31,7 +32,8 @@ pub(super) fn activity_of(asleep: bool, awake_ms: u64) -> Activity {
     }
 }
 
-pub(super) fn evidence_of(incarnation: Incarnation, contact: record::Contact) -> Evidence {
+/// A contact as the log tells it, of this incarnation.
+pub fn evidence_of(incarnation: Incarnation, contact: record::Contact) -> Evidence {
     Evidence {
         incarnation,
         beat: contact.beat,

@@ -1,14 +1,14 @@
 //! What the log is told: contacts, the time, and up to where this relay has heard.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use dormouse_proto::record::{self, Digest, Record};
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::Keeper;
+use super::{Keeper, contact_of, evidence_of};
 use crate::{
-    liveness::{LeaseKey, Millis, Timestamp},
+    liveness::{Evidence, LeaseKey, Millis, Telling},
     sequencer::{Outcome, Sequencer, Unwritten},
 };
 
@@ -16,97 +16,79 @@ use crate::{
 const EVIDENCE: usize = 1_000;
 
 impl Keeper {
-    /// A contact is told with the next digest, unless a newer one of that node is.
-    pub(super) fn note_untold(&self, key: LeaseKey, evidence: record::Evidence) {
-        let newness = |it: &record::Evidence| (it.incarnation, it.contact.beat);
-        let mut untold = self.untold.lock();
-        if untold.get(&key).is_none_or(|noted| newness(noted) < newness(&evidence)) {
-            untold.insert(key, evidence);
-        }
-    }
-
     /// The record that was to tell of a contact may not have been written. It is told with the next digest; answers what
     /// may be promised meanwhile.
     pub fn tell_later(&self, key: LeaseKey, evidence: record::Evidence) -> Millis {
-        self.note_untold(key, evidence);
-        match self.leases.view(key, self.clock.now()) {
-            Some(view) if !self.must_be_told(key) => view.left,
-            _ => Millis(0),
-        }
+        let evidence = evidence_of(evidence.incarnation, evidence.contact);
+        self.company.tell_later(self.clock.now(), || self.expiry_held(), key, evidence)
     }
 
     /// Tells the log what is new: of contacts, of the time if something in the state waits for it, and, where there are
     /// others, that this relay is there.
     pub(super) fn tell(self: &Arc<Self>, sequencer: &Sequencer, time: bool) {
         let time_matters = time && sequencer.read().fold.awaits_log_time();
-        let in_company = self.peers.lock().is_in_company(self.clock.now());
-        if time_matters || in_company || !self.untold.lock().is_empty() {
+        if time_matters || self.company.has_to_speak(self.clock.now()) {
             self.tell_all(sequencer);
         }
     }
 
-    /// Tells every contact that no record has told of yet, in as many digests as it takes.
+    /// Tells every contact that no digest has told of and come back, in as many digests as it takes.
     pub(super) fn tell_all(self: &Arc<Self>, sequencer: &Sequencer) {
         if sequencer.is_stalled() {
             return; // what is not told yet is told together when the log answers again
         }
-        // In this order: a contact that is noted after the drain is of a relay that has seen what it has applied by now.
-        let told_upto = if self.is_shared { self.applied.load(Ordering::Acquire) } else { 0 };
-        let mut untold: Vec<(LeaseKey, record::Evidence)> = self.untold.lock().drain().collect();
-        untold.sort_unstable_by(|(_, a), (_, b)| (&a.namespace, a.node).cmp(&(&b.namespace, b.node)));
-        let now = self.clock.now();
-        loop {
-            let rest = untold.split_off(untold.len().min(EVIDENCE));
-            let is_last = rest.is_empty();
-            let evidence: Vec<_> = untold.iter().map(|(_, evidence)| evidence.clone()).collect();
+        let Telling { mut contacts, upto } = self.company.telling();
+        contacts.sort_unstable_by_key(|(key, _)| *key);
+        // Of several, one may be refused: how far they tell is said when all have come back.
+        let (told_upto, later) = if contacts.len() <= EVIDENCE { (upto, 0) } else { (0, upto) };
+        let mut answers = Vec::new();
+        for contacts in contacts.chunks(EVIDENCE).chain(contacts.is_empty().then_some(&[][..])) {
+            let evidence: Vec<_> = contacts.iter().filter_map(|it| self.as_record(it)).collect();
             let bytes = 64 * (evidence.len() + 1);
-            let digest = Digest {
-                log_time_ms: self.log_time_ms(),
-                evidence,
-                suspects: Vec::new(),
-                told_upto: if is_last { told_upto } else { 0 },
-            };
-            match sequencer.submit(Record::Digest(digest), bytes, None) {
-                Ok(answer) => self.watch_for(answer, untold, now),
-                Err(_) => {
-                    info!("a digest found no room; what it would have told is told later");
-                    untold
-                        .into_iter()
-                        .chain(rest)
-                        .for_each(|(key, evidence)| self.note_untold(key, evidence));
-                    return;
-                }
-            }
-            if is_last {
+            let (log_time_ms, suspects) = (self.log_time_ms(), Vec::new());
+            let digest = Digest { log_time_ms, evidence, suspects, told_upto };
+            let Ok(answer) = sequencer.submit(Record::Digest(digest), bytes, None) else {
+                info!("a digest found no room; what it would have told is told later");
                 return;
-            }
-            untold = rest;
+            };
+            answers.push(answer);
         }
+        self.watch_for(sequencer, answers, contacts, later);
     }
 
-    /// Where others rely on it, a digest is watched for: when it comes back they hear this relay; when it was refused, its
-    /// contacts are told later and nothing is promised meanwhile.
+    fn as_record(&self, (key, evidence): &(LeaseKey, Evidence)) -> Option<record::Evidence> {
+        let Evidence { incarnation, beat, activity, ttl } = *evidence;
+        let namespace = self.names.get(&key.namespace)?.clone();
+        Some(record::Evidence {
+            namespace,
+            node: key.node,
+            incarnation,
+            contact: contact_of(beat, activity, ttl),
+        })
+    }
+
+    /// Digests are watched for: when they come back, what they tell of is told, and the others hear this relay.
     fn watch_for(
         self: &Arc<Self>,
-        answer: oneshot::Receiver<Result<Outcome, Unwritten>>,
-        told: Vec<(LeaseKey, record::Evidence)>,
-        sent: Timestamp,
+        sequencer: &Sequencer,
+        answers: Vec<oneshot::Receiver<Result<Outcome, Unwritten>>>,
+        told: Vec<(LeaseKey, Evidence)>,
+        told_upto: u64,
     ) {
-        if !self.is_shared {
-            return;
-        }
-        self.peers.lock().spoke(sent);
-        let keeper = Arc::clone(self);
+        let sent = self.clock.now();
+        self.company.spoke(sent);
+        let (keeper, sequencer) = (Arc::clone(self), sequencer.clone());
         tokio::spawn(async move {
-            let came_back = matches!(answer.await, Ok(Ok(_)));
-            let mut peers = keeper.peers.lock();
-            peers.heard_myself(sent);
-            if !came_back {
-                peers.listen_anew(keeper.clock.now());
-                drop(peers);
-                for (key, evidence) in told {
-                    keeper.note_untold(key, evidence);
+            for answer in answers {
+                if !matches!(answer.await, Ok(Ok(_))) {
+                    return keeper.company.did_not_come_back(keeper.clock.now(), sent);
                 }
+            }
+            keeper.company.came_back(sent, &told);
+            if told_upto > 0 {
+                let digest = Digest { log_time_ms: keeper.log_time_ms(), told_upto, ..Digest::default() };
+                // If it finds no room, the next one says as much.
+                let _ = sequencer.submit(Record::Digest(digest), 64, None);
             }
         });
     }

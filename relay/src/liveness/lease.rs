@@ -147,14 +147,15 @@ pub struct LeaseView {
     pub head: Revision,
 }
 
-/// How far the end of a silent node has come.
+/// How far its end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    No,
-    /// The other relays are asked whether they have heard of it.
-    Asked,
-    /// A Gone is under way.
-    Proposed,
+enum End {
+    /// Nobody thinks of it.
+    Far,
+    /// The other relays are asked whether they have heard of it since that beat, before a Gone is proposed.
+    Asked(Beat),
+    /// A Gone that names that beat is under way.
+    Proposed(Beat),
 }
 
 #[derive(Debug)]
@@ -162,6 +163,8 @@ pub(super) struct Lease {
     pub(super) incarnation: Incarnation,
     beat: Beat,
     confirmed: Beat,
+    /// What the newest contact earns once the log has told of it: settings may be others when a copy of it arrives.
+    earned: Millis,
     call_id: CallId,
     holder: Session,
     heard: Timestamp,
@@ -170,8 +173,10 @@ pub(super) struct Lease {
     /// The lease's end; of a SUSPECT one the next time to think about its end.
     deadline: Timestamp,
     pub(super) state: LeaseState,
-    ending: Ending,
-    /// Another relay asks whether anybody has heard of it: what is promised from here on, the log must tell first.
+    end: End,
+    /// A relay asks, or may have asked, whether anybody has heard of it, and a Gone may come whenever the log takes it:
+    /// what is promised from here on, the log must tell first. Until it has told of a newer contact, which makes that Gone
+    /// void.
     pub(super) doubted: bool,
     /// When it fell asleep; [`Timestamp::NEVER`]: it is not asleep, and nothing says that it may be.
     asleep_since: Timestamp,
@@ -187,13 +192,14 @@ impl Lease {
             incarnation: evidence.incarnation,
             beat: evidence.beat,
             confirmed: evidence.beat,
+            earned: evidence.ttl,
             call_id: NO_CALL,
             holder: by,
             heard: now,
             turns: Timestamp::NEVER,
             deadline: now,
             state: LeaseState::Awake,
-            ending: Ending::No,
+            end: End::Far,
             doubted: false,
             asleep_since: Timestamp::NEVER,
             is_measured: true,
@@ -223,7 +229,7 @@ impl Lease {
         if contact.incarnation != self.incarnation {
             return Heard::OtherIncarnation { current: self.incarnation };
         }
-        if self.ending == Ending::Proposed {
+        if self.is_ending() {
             return Heard::Ending;
         }
         if contact.beat == self.beat {
@@ -238,8 +244,15 @@ impl Lease {
         self.head = self.head.max(contact.head);
         let was = self.state;
         let ttl = settings.at_once(contact.activity);
+        self.earned = settings.when_applied(contact.activity);
         self.take(contact.activity, ttl, settings);
-        Heard::Granted { ttl, ttl_applied: settings.when_applied(contact.activity), was }
+        Heard::Granted { ttl, ttl_applied: self.earned, was }
+    }
+
+    /// What its newest contact earns once the log has told of it; `None`: that is not the newest one.
+    pub(super) fn earns(&self, contact: &Contact) -> Option<Millis> {
+        let is_newest = contact.incarnation == self.incarnation && contact.beat == self.beat;
+        is_newest.then_some(self.earned)
     }
 
     fn hear_again(&mut self, now: Timestamp, call_id: CallId) -> Heard {
@@ -273,6 +286,7 @@ impl Lease {
         }
         if evidence.beat > self.beat {
             self.beat = evidence.beat;
+            self.earned = evidence.ttl;
             self.call_id = NO_CALL;
             self.heard = now;
         }
@@ -296,7 +310,7 @@ impl Lease {
         self.asleep_since = if activity == Activity::Asleep { self.heard } else { NEVER };
         self.is_measured = true;
         self.deadline = self.heard + ttl;
-        self.ending = Ending::No;
+        self.end = End::Far;
     }
 
     /// Draws the conclusions of silence. `may_end` is asked only when an end would be proposed.
@@ -328,7 +342,7 @@ impl Lease {
             return;
         }
         if may_end(self.holder, self.standing()) {
-            self.ending = Ending::Proposed;
+            self.end = End::Proposed(beat);
             self.deadline = now + VERDICT_TIMEOUT;
             out.push(Due::Gone { key, incarnation, beat });
         } else {
@@ -347,43 +361,44 @@ impl Lease {
         }
     }
 
-    /// A proposed Gone did not take effect, or could not be appended; or the other relays did not answer.
-    pub(super) fn spare(&mut self, now: Timestamp) {
-        if self.ending != Ending::No {
-            self.ending = Ending::No;
+    /// The Gone that named this beat did not take effect, or could not be appended; or the other relays did not answer.
+    pub(super) fn spare(&mut self, now: Timestamp, beat: Beat) {
+        if self.end == End::Asked(beat) || self.end == End::Proposed(beat) {
+            self.end = End::Far;
             self.deadline = now + RECHECK;
         }
     }
 
     /// Instead of proposing its end at once, the others are asked first. Meanwhile it may be heard.
     pub(super) fn ask(&mut self, beat: Beat) {
-        if self.ending == Ending::Proposed && self.confirmed == beat {
-            self.ending = Ending::Asked;
+        if self.end == End::Proposed(beat) {
+            self.end = End::Asked(beat);
         }
     }
 
     /// The others have answered. Answers whether nothing was heard since they were asked, so that its end is proposed.
     pub(super) fn end_asked(&mut self, incarnation: Incarnation, beat: Beat) -> bool {
-        let ends = self.ending == Ending::Asked && self.incarnation == incarnation && self.confirmed == beat;
+        let is_asked = self.end == End::Asked(beat) && self.incarnation == incarnation;
+        let ends = is_asked && self.confirmed == beat;
         if ends {
-            self.ending = Ending::Proposed;
+            self.end = End::Proposed(beat);
         }
         ends
     }
 
-    /// Another relay asks about it (rule L5).
+    /// A relay asks about it (rule L5).
     pub(super) fn doubt(&mut self, incarnation: Incarnation, beat: Beat) {
         self.doubted |= self.incarnation == incarnation && self.confirmed <= beat;
     }
 
     /// Whether a Gone is under way.
     pub(super) fn is_ending(&self) -> bool {
-        self.ending == Ending::Proposed
+        matches!(self.end, End::Proposed(_))
     }
 
-    /// The newest beat that the log has told.
-    pub(super) fn confirmed(&self) -> Beat {
-        self.confirmed
+    /// Whether the log has told of the newest contact.
+    pub(super) fn is_told(&self) -> bool {
+        self.confirmed == self.beat
     }
 
     /// When silence next leads to anything.

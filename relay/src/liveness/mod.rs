@@ -8,6 +8,7 @@
 //! awake; a lease longer than the awake lease exists only once its evidence was applied; a contact that is not
 //! newer than the newest known one changes nothing.
 
+mod company;
 mod floor;
 mod group;
 pub mod guard;
@@ -15,17 +16,21 @@ mod lease;
 mod load;
 mod mass_loss;
 mod peers;
+mod questions;
 mod settings;
 mod table;
 #[cfg(test)]
 mod tests;
+mod untold;
 mod wake_gaps;
 mod wheel;
 
+pub use company::{Company, Ends, Telling, Told};
 pub use floor::{Floor, FloorEvent, FloorRule};
 pub use group::Learned;
 pub use lease::{Activity, Contact, Due, Evidence, Heard, LeaseState, LeaseView};
 pub use peers::Peers;
+pub use questions::Silent;
 pub use settings::{LeasePolicy, LeaseSettings, LeaseSettingsError, UndeclaredFreeze};
 pub use table::{Ended, LeaseTable, MemberCounts, Restored};
 

@@ -9,10 +9,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use dormouse_proto::traps::{Trap, Traps};
+
 use super::{Millis, Session, Timestamp};
 
 /// An own digest that has not come back by then: the others may not hear this relay (rule L4).
 const ECHO: Millis = Millis(1_500);
+/// An own digest that came back proves for so long that the others may hear this relay: until the next one is due, and has
+/// had its time. A relay that had nothing to say for longer may be far behind without knowing it.
+const FRESH: Millis = Millis(1_000 + ECHO.0 + 100);
 /// An own digest that has not come back by then: what this relay knows is too old to end anybody (rule L7).
 const DEAF: Millis = Millis(2_500);
 /// A relay counts as gone after this at the least (rule L6).
@@ -38,23 +43,34 @@ pub struct Peers {
     awake_lease: Millis,
     /// Since when this relay hears everything that is in the log.
     listening: Timestamp,
-    /// Whether an own digest, sent since then, has come back.
-    proven: bool,
+    /// When the newest own digest was sent that has come back, if that was since then.
+    proven: Option<Timestamp>,
     /// When the own digests were sent that have not come back, oldest first.
     unheard: VecDeque<Timestamp>,
     others: BTreeMap<Session, Peer>,
+    traps: Traps,
 }
 
 impl Peers {
     /// A relay that begins to listen. `awake_lease` is the longest one of all groups.
     pub fn new(me: Session, exclusive: bool, awake_lease: Millis, now: Timestamp) -> Self {
         let (unheard, others) = (VecDeque::new(), BTreeMap::new());
-        Self { me, exclusive, awake_lease, listening: now, proven: false, unheard, others }
+        let traps = Traps::default();
+        Self { me, exclusive, awake_lease, listening: now, proven: None, unheard, others, traps }
+    }
+
+    /// The same, leaving out a rule.
+    #[must_use]
+    pub(super) fn without(self, traps: Traps) -> Self {
+        Self { traps, ..self }
     }
 
     /// How long another relay is silent before it counts as gone: longer than a promise that it may have given and
     /// that nobody was told of.
     pub fn silence(&self) -> Millis {
+        if self.traps.has(Trap::HastyTakeover) {
+            return Millis(2_000);
+        }
         // A digest each second, ECHO, and one awake lease.
         SILENCE_MIN.max(Millis(1_000 + ECHO.0 + self.awake_lease.0 + 500))
     }
@@ -81,7 +97,7 @@ impl Peers {
     /// This relay stood still, or lost the log: what others say and do has not been heard since.
     pub fn listen_anew(&mut self, now: Timestamp) {
         self.listening = self.listening.max(now);
-        self.proven = false;
+        self.proven = None;
     }
 
     /// An own digest is on its way.
@@ -94,7 +110,9 @@ impl Peers {
 
     /// The own digests up to the one that was sent at `at` have come back.
     pub fn heard_myself(&mut self, at: Timestamp) {
-        self.proven |= at >= self.listening;
+        if at >= self.listening {
+            self.proven = self.proven.max(Some(at));
+        }
         while self.unheard.front().is_some_and(|sent| *sent <= at) {
             self.unheard.pop_front();
         }
@@ -102,8 +120,8 @@ impl Peers {
 
     /// Whether a promise is worth nothing before the log has told of it.
     pub fn is_weak(&self, now: Timestamp) -> bool {
-        !self.exclusive
-            && (!self.proven || now < self.listening + self.silence() || self.waits_longer_than(ECHO, now))
+        let is_proven = self.proven.is_some_and(|at| now <= at + FRESH);
+        !self.exclusive && (!is_proven || self.waits_longer_than(ECHO, now))
     }
 
     /// Whether what this relay knows is too old to end anybody.
@@ -117,12 +135,8 @@ impl Peers {
 
     /// Whether a digest is to be sent each second although there is nothing to tell.
     pub fn is_in_company(&self, now: Timestamp) -> bool {
-        !self.exclusive && (!self.proven || self.others.values().any(|peer| peer.heard + COMPANY > now))
-    }
-
-    /// Whether no other relay can be there.
-    pub fn is_alone(&self, now: Timestamp) -> bool {
-        self.exclusive || (now >= self.listening + self.silence() && self.living(now).next().is_none())
+        !self.exclusive
+            && (self.proven.is_none() || self.others.values().any(|peer| peer.heard + COMPANY > now))
     }
 
     /// Whether every other relay has told what it had heard before it applied `position`.
@@ -138,7 +152,8 @@ impl Peers {
             return true;
         }
         let last = self.others.get(&holder).map_or(Timestamp(0), |peer| peer.heard).max(self.listening);
-        now >= last + self.silence() + self.awake_lease && self.living(now).all(|other| self.me < other)
+        let patience = if self.traps.has(Trap::HastyTakeover) { Millis(0) } else { self.awake_lease };
+        now >= last + self.silence() + patience && self.living(now).all(|other| self.me < other)
     }
 
     fn living(&self, now: Timestamp) -> impl Iterator<Item = Session> {
@@ -170,30 +185,34 @@ mod tests {
         Timestamp(seconds * 1_000)
     }
 
-    /// A relay on a shared log that has listened for ten seconds and hears itself.
+    /// A relay on a shared log that hears itself.
     fn settled() -> Peers {
         let mut peers = Peers::new(ME, false, LEASE, at(0));
-        peers.spoke(at(1));
-        peers.heard_myself(at(1));
+        peers.hear_myself(at(1));
         peers
+    }
+
+    impl Peers {
+        fn hear_myself(&mut self, at: Timestamp) {
+            self.spoke(at);
+            self.heard_myself(at);
+        }
     }
 
     #[test]
     fn a_relay_that_has_the_log_to_itself_asks_nobody() {
         let peers = Peers::new(ME, true, LEASE, at(0));
-        assert!(peers.is_alone(at(0)) && peers.answers_for(at(0), HIGH));
+        assert!(peers.answers_for(at(0), HIGH));
         assert!(!peers.is_weak(at(0)) && !peers.is_in_company(at(0)));
     }
 
     #[test]
     fn a_relay_knows_only_after_the_silence_that_it_is_alone() {
-        let peers = settled();
-        assert!(
-            !peers.is_alone(at(5)) && peers.is_weak(at(5)),
-            "others may be there that have not spoken yet"
-        );
-        assert!(!peers.have_told(at(5), 0), "and cannot be waited for");
-        assert!(peers.is_alone(at(6)) && !peers.is_weak(at(6)));
+        let mut peers = settled();
+        peers.hear_myself(at(4));
+        assert!(!peers.is_weak(at(5)), "others hear it");
+        assert!(!peers.have_told(at(5), 0), "others may be there that have not spoken yet");
+        assert!(peers.have_told(at(6), 0));
         assert!(!peers.answers_for(at(8), HIGH), "whoever held a lease before may have promised it just now");
         assert!(peers.answers_for(at(9), HIGH));
     }
@@ -203,7 +222,7 @@ mod tests {
         let mut peers = settled();
         peers.heard(at(10), LOW);
         peers.heard(at(10), HIGH);
-        assert_eq!((peers.is_alone(at(11)), peers.count(at(11))), (false, 3));
+        assert_eq!(peers.count(at(11)), 3);
         peers.told(LOW, 7);
         assert!(!peers.have_told(at(11), 7));
         peers.told(HIGH, 6);
@@ -234,6 +253,7 @@ mod tests {
     #[test]
     fn a_relay_that_does_not_hear_itself_promises_nothing_and_later_ends_nobody() {
         let mut peers = settled();
+        peers.hear_myself(at(19));
         peers.spoke(at(20));
         peers.spoke(at(21));
         assert!(!peers.is_weak(Timestamp(21_500)) && peers.is_weak(Timestamp(21_501)));
@@ -245,14 +265,23 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_that_had_nothing_to_say_for_long_promises_nothing_before_it_has_heard_itself_again() {
+        let mut peers = settled();
+        peers.hear_myself(at(20));
+        assert!(!peers.is_weak(Timestamp(22_600)) && peers.is_weak(Timestamp(22_601)));
+        peers.hear_myself(at(30));
+        assert!(!peers.is_weak(at(31)));
+    }
+
+    #[test]
     fn after_a_pause_nothing_that_was_heard_before_counts() {
         let mut peers = settled();
         peers.heard(at(10), LOW);
         peers.listen_anew(at(300));
         peers.heard_myself(at(20));
         assert!(peers.is_weak(at(307)), "a digest from before the pause proves nothing");
-        peers.heard_myself(at(301));
-        assert!(peers.is_weak(at(305)) && !peers.is_weak(at(306)));
+        peers.hear_myself(at(301));
+        assert!(!peers.is_weak(at(302)));
         assert_eq!(peers.count(at(301)), 2, "the other one has had no time to speak");
         assert!(!peers.answers_for(at(308), LOW) && peers.answers_for(at(309), LOW));
     }

@@ -255,12 +255,12 @@ impl LeaseTable {
         true
     }
 
-    /// A proposed Gone was void, or could not be appended: the node may be heard again, and is proposed again if
-    /// it stays silent.
-    pub fn gone_rejected(&self, now: Timestamp, key: LeaseKey, incarnation: Incarnation) {
+    /// The Gone that named this beat was void, or could not be appended: the node may be heard again, and is proposed
+    /// again if it stays silent. A Gone of a newer beat is under way nevertheless.
+    pub fn gone_rejected(&self, now: Timestamp, key: LeaseKey, incarnation: Incarnation, beat: Beat) {
         self.change(now, key, |lease, _| {
             if lease.incarnation == incarnation {
-                lease.spare(now);
+                lease.spare(now, beat);
             }
         });
     }
@@ -275,12 +275,12 @@ impl LeaseTable {
         self.change(now, key, |lease, _| lease.end_asked(incarnation, beat)).unwrap_or(false)
     }
 
-    /// Another relay asks whether anybody has heard of a node since that beat (rule L5).
+    /// A relay asks whether anybody has heard of a node since that beat (rule L5).
     pub fn doubt(&self, now: Timestamp, key: LeaseKey, incarnation: Incarnation, beat: Beat) {
         self.change(now, key, |lease, _| lease.doubt(incarnation, beat));
     }
 
-    /// Whether a node may be promised anything that the log has not told of: another relay may be about to end it.
+    /// Whether a node may be promised nothing that the log has not told of: a relay may be about to end it.
     pub fn is_doubted(&self, key: LeaseKey) -> bool {
         self.slots.get(&key).is_some_and(|slot| slot.placed.lock().lease.doubted)
     }
@@ -290,9 +290,15 @@ impl LeaseTable {
         self.slots.get(&key).is_some_and(|slot| slot.placed.lock().lease.is_ending())
     }
 
-    /// The newest beat of a node that the log has told.
-    pub fn told(&self, key: LeaseKey) -> Option<Beat> {
-        self.slots.get(&key).map(|slot| slot.placed.lock().lease.confirmed())
+    /// What a contact earns once the log has told of it, if it is the newest one of its node.
+    pub fn earns(&self, key: LeaseKey, contact: &Contact) -> Option<Millis> {
+        let slot = self.slots.get(&key)?;
+        slot.placed.lock().lease.earns(contact)
+    }
+
+    /// Whether the log has told of the newest contact of a node.
+    pub fn is_told(&self, key: LeaseKey) -> bool {
+        self.slots.get(&key).is_some_and(|slot| slot.placed.lock().lease.is_told())
     }
 
     /// What silence has led to by `now`: all of it, however much. While expiry is held nobody's end is proposed,

@@ -293,7 +293,7 @@ impl Adversity {
             return self.end(number, incarnation, Ended::Silent);
         }
         self.stats.rejected += 1;
-        self.table.gone_rejected(self.now(), key(number), incarnation);
+        self.table.gone_rejected(self.now(), key(number), incarnation, beat);
         self.oracle.rejected(number, incarnation.0);
         Ok(())
     }

@@ -127,7 +127,7 @@ fn newer_evidence_frees_a_node_whose_gone_is_under_way() {
     assert_eq!(world.hear(8_100, 3, AWAKE), Heard::Ending, "a copy of what was known frees nobody");
     assert!(world.table.evidence_applied(Timestamp(8_200), KEY, &evidence(2, AWAKE, 3_000), ELSEWHERE));
     assert_eq!(world.hear(8_300, 3, AWAKE), granted(3_000, 3_000, LeaseState::Awake));
-    world.table.gone_rejected(Timestamp(8_400), KEY, FIRST);
+    world.table.gone_rejected(Timestamp(8_400), KEY, FIRST, Beat(1));
     assert_eq!(world.view(8_400).left, Millis(2_900), "its verdict changes nothing any more");
 }
 

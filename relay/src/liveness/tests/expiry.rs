@@ -70,10 +70,10 @@ fn a_gone_is_proposed_once_and_a_request_waits_for_its_verdict() {
     assert_eq!(world.due(8_000), [gone(1)]);
     assert_eq!(world.hear(8_100, 2, AWAKE), Heard::Ending);
     assert_eq!(world.due(9_500), []);
-    world.table.gone_rejected(Timestamp(9_500), KEY, FIRST);
+    world.table.gone_rejected(Timestamp(9_500), KEY, FIRST, Beat(1));
     assert_eq!(world.due(10_499), []);
     assert_eq!(world.due(10_500), [gone(1)], "still silent");
-    world.table.gone_rejected(Timestamp(10_600), KEY, FIRST);
+    world.table.gone_rejected(Timestamp(10_600), KEY, FIRST, Beat(1));
     assert_eq!(world.hear(10_700, 2, AWAKE), granted(3_000, 3_000, LeaseState::Suspect));
 }
 

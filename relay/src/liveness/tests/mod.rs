@@ -1,5 +1,6 @@
 //! Claims of the lease table, each told as a short story about one node, and one told of random schedules.
 
+mod company;
 mod contact;
 mod expiry;
 mod learning;

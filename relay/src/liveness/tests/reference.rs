@@ -247,7 +247,7 @@ impl World {
             node.folded.is_some_and(|(known, _)| known.incarnation == incarnation && known.beat <= beat);
         if !valid {
             let now = self.now();
-            return self.table.gone_rejected(now, key(number), incarnation);
+            return self.table.gone_rejected(now, key(number), incarnation, beat);
         }
         self.assert_a_whole_lease_of_silence(number);
         self.gone += 1;
