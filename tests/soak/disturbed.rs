@@ -18,7 +18,7 @@ use crate::{
     relay::{Outcome, PATIENCE, RelayProcess},
 };
 
-const SEED: &str = "DORMOUSE_SOAK_SEED";
+pub(crate) const SEED: &str = "DORMOUSE_SOAK_SEED";
 
 /// A broker that can be ended in two ways.
 pub(crate) trait Broker: Send + 'static {
@@ -68,14 +68,22 @@ impl Drop for Over {
 impl Soak<()> {
     /// As many as a build may take, or a hundred.
     pub(crate) fn kills_of_this_run(few: u32) -> u32 {
-        if std::env::var("DORMOUSE_LONG").as_deref() == Ok("1") { 100 } else { few }
+        if Self::is_long() { 100 } else { few }
     }
+
+    pub(crate) fn is_long() -> bool {
+        std::env::var("DORMOUSE_LONG").as_deref() == Ok("1")
+    }
+}
+
+/// The one that was asked for, or a new one.
+pub(crate) fn seed() -> u64 {
+    std::env::var(SEED).ok().and_then(|it| it.parse().ok()).unwrap_or_else(|| fastrand::u64(..))
 }
 
 impl<B: Broker> Soak<B> {
     pub(crate) fn run(mut self) -> Outcome<Told> {
-        let seed =
-            std::env::var(SEED).ok().and_then(|it| it.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+        let seed = seed();
         println!("replay with {SEED}={seed} cargo test -p dormouse-tests --test soak {}", B::NAME);
         let url = self.broker.url();
         let env = [("DORMOUSE_BROKER", url.as_str()), ("DORMOUSE_SNAPSHOT_EVERY_BYTES", "4194304")];
