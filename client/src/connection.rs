@@ -70,6 +70,7 @@ struct Kept {
 pub(crate) struct Attempt {
     timeout: Duration,
     token: Option<MetadataValue<Ascii>>,
+    trace_parent: Option<MetadataValue<Ascii>>,
     after_timeout: bool,
 }
 
@@ -85,6 +86,9 @@ impl Attempt {
         request.set_timeout(self.timeout);
         if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", token.clone());
+        }
+        if let Some(parent) = &self.trace_parent {
+            request.metadata_mut().insert("traceparent", parent.clone());
         }
         request
     }
@@ -102,6 +106,7 @@ impl Attempt {
 pub(crate) struct Connection {
     endpoint: Endpoint,
     token: Option<MetadataValue<Ascii>>,
+    trace_parent: Mutex<Option<MetadataValue<Ascii>>>,
     kept: Mutex<Option<Kept>>,
     opened: Mutex<u64>,
 }
@@ -155,9 +160,15 @@ impl Connection {
         Ok(Self {
             endpoint: target.endpoint()?,
             token: target.bearer()?,
+            trace_parent: Mutex::new(None),
             kept: Mutex::new(None),
             opened: Mutex::new(0),
         })
+    }
+
+    /// The span below which the calls from here on are told.
+    pub(crate) fn trace(&self, parent: Option<MetadataValue<Ascii>>) {
+        *self.trace_parent.lock() = parent;
     }
 
     /// Makes a call, twice if need be, within `budget`. `send` is asked for each transmission.
@@ -175,7 +186,8 @@ impl Connection {
             let left = ends_at.saturating_duration_since(monotonic_clock());
             let (channel, number, is_new) = self.channel();
             let timeout = budget.of_one_attempt(left, second, is_new);
-            let attempt = Attempt { timeout, token: self.token.clone(), after_timeout };
+            let (token, trace_parent) = (self.token.clone(), self.trace_parent.lock().clone());
+            let attempt = Attempt { timeout, token, trace_parent, after_timeout };
             let outcome = tokio::time::timeout(timeout, send(channel, attempt)).await;
             let status = match outcome {
                 Ok(Ok(answer)) => {

@@ -74,6 +74,7 @@ pub mod replica;
 pub mod simulation;
 mod state;
 mod target;
+mod trace;
 
 pub use awake::{Awake, Deadline};
 pub use config::NodeBuilder;

@@ -17,6 +17,7 @@ use crate::{
     error::{ConfigError, Reason},
     replica::{Replica, WriteError},
     state::{ChunkSize, Says, State, refused},
+    trace,
 };
 
 /// A function, and hence a member. One per process, made once and outside the handler; clones are the same node.
@@ -67,6 +68,24 @@ impl Node {
             shared.state.lock().view.failed = Some(reason);
         }
         awake
+    }
+
+    /// Says to which trace the calls from here on belong: a `traceparent` of W3C Trace Context, or what AWS Lambda has in
+    /// `_X_AMZN_TRACE_ID`. The relay tells its own spans below it. Anything else ends the last trace. Returns whether it
+    /// was understood; invocations that overlap share their calls, and the newest trace.
+    ///
+    /// ```no_run
+    /// # let node = dormouse::Node::builder().build()?;
+    /// if let Ok(header) = std::env::var("_X_AMZN_TRACE_ID") {
+    ///     node.trace(&header);
+    /// }
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn trace(&self, parent: &str) -> bool {
+        let parent = trace::parent(parent);
+        let is_understood = parent.is_some();
+        self.0.connection.trace(parent);
+        is_understood
     }
 
     /// Follows one more collection, `*` or `@members`; its rows come with the next [`wake`](Self::wake) or

@@ -62,6 +62,10 @@ pub struct Config {
     pub durability: Option<Durability>,
     /// What is logged: a tracing filter, like `RUST_LOG`.
     pub log: String,
+    /// How a line of it looks.
+    pub log_format: LogFormat,
+    /// A collector of spans: the URL of its OTLP port for gRPC, such as `http://127.0.0.1:4317`. `None`: they go nowhere.
+    pub otlp_endpoint: Option<String>,
     /// The leases of every group that has none of its own.
     pub leases: LeaseSettings,
     /// The groups that differ. What a group does not say is as in `leases`.
@@ -107,6 +111,8 @@ impl Default for Config {
             data_dir: PathBuf::from("./dormouse-data"),
             durability: None,
             log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            otlp_endpoint: None,
             leases: LeaseSettings::default(),
             groups: BTreeMap::new(),
             queue_max: 8_192,
@@ -120,6 +126,15 @@ impl Default for Config {
             floors: BTreeMap::new(),
         }
     }
+}
+
+/// How a line of the relay's own words looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object for each, for programs.
+    Json,
 }
 
 /// Which log holds everything.

@@ -49,7 +49,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let config = Config::load()?;
-    telemetry::start(&config.log)?;
+    let _telemetry = telemetry::start(&config)?;
     let doors = Doors::open(&config)?;
     warn_of_what_is_open(&config);
     let log = open_log(&config).await?;

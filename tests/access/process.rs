@@ -201,3 +201,28 @@ async fn a_hangup_makes_it_read_and_no_secret_is_ever_said() -> Outcome {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_line_is_an_object_for_programs_and_names_its_request() -> Outcome {
+    let env = [("DORMOUSE_LOG_FORMAT", "json"), ("DORMOUSE_LOG", "dormouse_relay=debug")];
+    let mut relay = Running::start(tempfile::tempdir()?, &env)?;
+    relay.says("\"ready\"")?;
+    let said = relay.said()?;
+    let line = said.lines().find_map(|line| line.strip_prefix("serving on ")).ok_or("no address")?;
+    let address = line.split(',').next().unwrap_or_default();
+    let mut mailbox = MailboxClient::connect(format!("http://{address}")).await?;
+    let mut request = tonic::Request::new(v1::WriteRequest {
+        request_id: "1".to_owned(),
+        deltas: vec![add("shown", 1)],
+        ..Default::default()
+    });
+    request.metadata_mut().insert("x-request-id", "order-17".parse()?);
+    mailbox.write(request).await?;
+    relay.says("\"answered\"")?;
+    let lines = fs::read_to_string(relay.dir.path().join("err"))?;
+    let objects = lines.lines().map(serde_json::from_str).collect::<Result<Vec<serde_json::Value>, _>>()?;
+    let answered = objects.iter().find(|it| it["message"] == "answered").ok_or("no line of the call")?;
+    assert_eq!(answered["span"]["request_id"], "order-17", "{answered}");
+    assert_eq!(answered["span"]["outcome"], "Ok", "{answered}");
+    Ok(())
+}

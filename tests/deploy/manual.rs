@@ -47,8 +47,8 @@ fn the_manual_knows_why_settings_are_refused() {
     ] {
         assert_told(&refusal(variables, file), words);
     }
-    let filter =
-        telemetry::start("dormouse_relay=loud").map_or_else(|error| error.to_string(), |()| String::new());
+    let loud = Config { log: "dormouse_relay=loud".to_owned(), ..Config::default() };
+    let filter = telemetry::start(&loud).map_or_else(|error| error.to_string(), |_| String::new());
     assert_told(&filter, "must be a tracing filter");
     let source = || std::io::Error::from(std::io::ErrorKind::NotFound);
     let unreadable =

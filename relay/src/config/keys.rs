@@ -14,7 +14,7 @@ use dormouse_proto::{
 };
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, Durability, floors::FLOORS};
+use super::{Config, ConfigError, Durability, LogFormat, floors::FLOORS};
 use crate::liveness::{LeaseSettings, Millis, UndeclaredFreeze};
 
 /// What the names of the environment begin with.
@@ -43,6 +43,10 @@ pub(super) const RELAY: &[(&str, Setter<Config>)] = &[
     ("data_dir", |config, text| put(&mut config.data_dir, folder(text))),
     ("durability", |config, text| put(&mut config.durability, durability(text))),
     ("log", |config, text| put(&mut config.log, Ok(text.to_owned()))),
+    ("log_format", |config, text| put(&mut config.log_format, log_format(text))),
+    ("otlp_endpoint", |config, text| {
+        put(&mut config.otlp_endpoint, Ok((!text.is_empty()).then(|| text.to_owned())))
+    }),
     ("queue_max", |config, text| put(&mut config.queue_max, count(text, 1..=1 << 20))),
     ("queue_bytes_max", |config, text| {
         let one_push = u64::try_from(bounds::PUSH_BYTES).unwrap_or(u64::MAX);
@@ -129,6 +133,14 @@ fn folder(text: &str) -> Result<PathBuf, Rule> {
 
 fn file(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn log_format(text: &str) -> Result<LogFormat, Rule> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("text or json".to_owned()),
+    }
 }
 
 fn durability(text: &str) -> Result<Option<Durability>, Rule> {

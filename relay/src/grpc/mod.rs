@@ -1,6 +1,7 @@
 //! The services: decode, ask, encode.
 
 mod authentication;
+mod calls;
 mod encode;
 mod explain;
 mod floors;
@@ -37,6 +38,7 @@ use crate::{
 };
 
 use authentication::Authentication;
+use calls::Calls;
 
 /// The largest request: a push of 1 MiB with what is around it.
 const REQUEST_BYTES: usize = 2 << 20;
@@ -105,7 +107,8 @@ async fn serve_current(
     Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(1_024)
-        // Outermost, so that it translates the refusals of every other layer as well.
+        .layer(Calls::new())
+        // In front of what follows, so that it translates the refusals of every other layer as well.
         .layer(json)
         .layer(authentication)
         .add_service(health_service)

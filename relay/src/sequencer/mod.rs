@@ -14,6 +14,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use dormouse_proto::{ids::Revision, lattice::Delta, record::Record};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tracing::{Instrument as _, Span, debug_span};
 
 pub use start::{Running, StartError, start};
 
@@ -119,6 +120,8 @@ struct Submission {
     reply: Reply,
     /// The room that the record takes up in the queue until it is answered.
     room: OwnedSemaphorePermit,
+    /// Who asked for it.
+    asked: Span,
 }
 
 type Reply = oneshot::Sender<Result<Outcome, Unwritten>>;
@@ -197,8 +200,9 @@ impl Sequencer {
         touched: Option<u32>,
         patience: Duration,
     ) -> Result<Outcome, Unwritten> {
-        let answer = self.submit(record, bytes, touched)?;
-        match tokio::time::timeout(patience, answer).await {
+        let span = debug_span!("write");
+        let answer = span.in_scope(|| self.submit(record, bytes, touched))?;
+        match tokio::time::timeout(patience, answer).instrument(span).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Unwritten::Stopping),
             Err(_) => Err(Unwritten::Unreachable),
@@ -221,10 +225,12 @@ impl Sequencer {
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| Unwritten::Busy)?;
         let (reply, answer) = oneshot::channel();
-        self.inbox.try_send(Submission { record, touched, reply, room }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Unwritten::Busy,
-            mpsc::error::TrySendError::Closed(_) => Unwritten::Stopping,
-        })?;
+        self.inbox.try_send(Submission { record, touched, reply, room, asked: Span::current() }).map_err(
+            |error| match error {
+                mpsc::error::TrySendError::Full(_) => Unwritten::Busy,
+                mpsc::error::TrySendError::Closed(_) => Unwritten::Stopping,
+            },
+        )?;
         Ok(answer)
     }
 

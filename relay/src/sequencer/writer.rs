@@ -17,7 +17,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
 };
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, Span, debug, debug_span, field::Empty, info, warn};
 
 use super::{PendingFrame, Shared, Submission, Trouble, Unwritten, Waiting, start};
 use crate::{
@@ -64,8 +64,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Submissio
     while let Some(slot) = slot(&slots).await {
         let Some(first) = inbox.recv().await else { break };
         let counter = shared.outgoing.next();
-        let (frame, waiting) = gather(&shared, first, &mut inbox, counter);
-        append(&shared, counter, frame, waiting, slot);
+        let span =
+            debug_span!(parent: &first.asked, "append", frame = counter, records = Empty, bytes = Empty);
+        let (frame, waiting) = gather(&shared, first, &mut inbox, counter, &span);
+        span.record("records", waiting.len()).record("bytes", frame.len());
+        append(&shared, counter, frame, waiting, slot, span);
     }
     let all = u32::try_from(in_flight).unwrap_or(u32::MAX);
     let _idle = slots.acquire_many(all).await;
@@ -80,16 +83,20 @@ fn gather(
     first: Submission,
     inbox: &mut mpsc::Receiver<Submission>,
     counter: u64,
+    span: &Span,
 ) -> (Bytes, Vec<Waiting>) {
     let mut frame = FrameBuilder::default();
     let mut waiting = Vec::new();
-    let mut take = |Submission { record, touched, reply, room }: Submission, frame: &mut FrameBuilder| {
+    let mut take = |Submission { record, touched, reply, room, asked: _ }: Submission,
+                    frame: &mut FrameBuilder| {
         frame.push(record);
         waiting.push(Waiting { touched, reply, _room: room });
     };
     take(first, &mut frame);
     while frame.len() < FRAME_BYTES && frame.records() < FRAME_RECORDS {
         let Ok(next) = inbox.try_recv() else { break };
+        // A frame is below the first call that is in it, and only linked to the others: a span has one parent.
+        span.follows_from(&next.asked);
         take(next, &mut frame);
     }
     (frame.finish(shared.header(counter)).into(), waiting)
@@ -101,6 +108,7 @@ fn append(
     frame: Bytes,
     waiting: Vec<Waiting>,
     slot: OwnedSemaphorePermit,
+    span: Span,
 ) {
     let records = waiting.len();
     let id = RecordId { session: shared.session, counter };
@@ -108,7 +116,7 @@ fn append(
     shared.pending.lock().insert(counter, PendingFrame { waiting, outcomes: None, committed: false });
     let shared = Arc::clone(shared);
     let started = Instant::now();
-    tokio::spawn(async move {
+    let appending = async move {
         let appended = settle(&shared, id, frame).await;
         drop(slot);
         match appended {
@@ -118,7 +126,8 @@ fn append(
             }
             Err(unwritten) => refused(&shared, counter, unwritten),
         }
-    });
+    };
+    tokio::spawn(appending.instrument(span));
 }
 
 /// An unknown outcome is tried again with the same id and bytes until it is known: every kind of record is idempotent
