@@ -57,12 +57,13 @@ impl Collector {
 
     fn of_the_trace(&self) -> Vec<Span> {
         let spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        spans.iter().filter(|span| hex(&span.trace_id) == TRACE).cloned().collect()
+        spans.iter().filter(|span| span.trace_id == bytes(TRACE)).cloned().collect()
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn bytes(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2).map(String::from_utf8_lossy);
+    pairs.map(|pair| u8::from_str_radix(&pair, 16).expect("hexadecimal")).collect()
 }
 
 fn attribute(span: &Span, key: &str) -> Option<String> {
@@ -94,19 +95,21 @@ async fn a_call_is_told_below_the_span_of_its_caller_with_the_frame_that_carried
     request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{SPAN}-01").parse()?);
     request.metadata_mut().insert("x-request-id", "order-17".parse()?);
     let answer = caller.mailbox.sync(request).await?;
-    assert_eq!(answer.metadata().get("x-request-id").map(|it| it.as_bytes()), Some(&b"order-17"[..]));
+    assert_eq!(
+        answer.metadata().get("x-request-id").map(tonic::metadata::MetadataValue::as_bytes),
+        Some(&b"order-17"[..])
+    );
 
     // Whoever brings no number is given one, with a refusal as well.
     let nobody = v1::GetMemberRequest { namespace: String::new(), node_id: "nobody".to_owned() };
     let refused = relay.membership().await.get_member(nobody).await.expect_err("there is no such node");
-    assert_eq!(refused.metadata().get("x-request-id").map(|it| it.len()), Some(16));
+    assert_eq!(refused.metadata().get("x-request-id").map(tonic::metadata::MetadataValue::len), Some(16));
 
     relay.stop().await;
     // The last spans go out when it ends; it waits for the collector, which needs this runtime.
     tokio::task::spawn_blocking(move || drop(telemetry)).await?;
     let spans = collector.of_the_trace();
-    let parent: Vec<u8> = u64::from_str_radix(SPAN, 16)?.to_be_bytes().to_vec();
-    let call = child(&spans, "/dormouse.v1.Mailbox/Sync", &parent).ok_or("no span of the call")?;
+    let call = child(&spans, "/dormouse.v1.Mailbox/Sync", &bytes(SPAN)).ok_or("no span of the call")?;
     assert_eq!(attribute(call, "request_id").as_deref(), Some("order-17"));
     assert_eq!(attribute(call, "outcome").as_deref(), Some("Ok"));
     let write = child(&spans, "write", &call.span_id).ok_or("no span of the write")?;

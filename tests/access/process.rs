@@ -30,7 +30,7 @@ struct Running {
 
 impl Running {
     fn start(dir: TempDir, env: &[(&str, &str)]) -> Outcome<Self> {
-        let mut command = Command::new(relay_binary()?);
+        let mut command = Command::new(relay_binary());
         for (name, _) in std::env::vars_os().filter(|it| it.0.to_string_lossy().starts_with("DORMOUSE_")) {
             command.env_remove(name);
         }
@@ -204,7 +204,7 @@ async fn a_hangup_makes_it_read_and_no_secret_is_ever_said() -> Outcome {
 
 #[tokio::test]
 async fn a_line_is_an_object_for_programs_and_names_its_request() -> Outcome {
-    let env = [("DORMOUSE_LOG_FORMAT", "json"), ("DORMOUSE_LOG", "dormouse_relay=debug")];
+    let env = [("DORMOUSE_LOG_FORMAT", "json"), ("DORMOUSE_LOG", "info,dormouse_relay=debug")];
     let mut relay = Running::start(tempfile::tempdir()?, &env)?;
     relay.says("\"ready\"")?;
     let said = relay.said()?;

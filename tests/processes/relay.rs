@@ -6,9 +6,8 @@ use std::{
     error::Error,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
-    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
@@ -29,33 +28,9 @@ pub(crate) struct RelayProcess {
     env: Vec<(&'static str, String)>,
 }
 
-/// The relay's own binary, built once and as a user would build it.
-pub(crate) fn relay_binary() -> Outcome<&'static Path> {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BINARY.get_or_init(|| build().map_err(|error| error.to_string()));
-    built.as_deref().map_err(|error| error.clone().into())
-}
-
-fn build() -> Outcome<PathBuf> {
-    let exe = std::env::current_exe()?;
-    let profile_dir = exe.parent().and_then(|deps| deps.parent()).ok_or("no target folder")?;
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "-p", "dormouse-relay", "--bin", "dormouse-relay"]);
-    build.arg("--target-dir").arg(profile_dir.parent().ok_or("no target folder")?);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    // What cargo tells this test of its own package would make it build anew whatever asks for that, now and after us.
-    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for (name, _) in std::env::vars_os().filter(|(name, _)| told(&name.to_string_lossy())) {
-        build.env_remove(name);
-    }
-    let built = build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status()?;
-    if built.success() {
-        Ok(profile_dir.join("dormouse-relay"))
-    } else {
-        Err("the relay does not build".into())
-    }
+/// The relay's own program, with the features that tests need.
+pub(crate) fn relay_binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_relay"))
 }
 
 /// A port below those that the kernel gives to outgoing connections: one of the callers that try to reach the relay
@@ -87,7 +62,7 @@ impl RelayProcess {
     }
 
     pub(crate) fn restart(&mut self) -> Outcome {
-        let mut command = Command::new(relay_binary()?);
+        let mut command = Command::new(relay_binary());
         // What a test is told by the environment is no setting of the relay, and a relay refuses what it does not know.
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_"))
