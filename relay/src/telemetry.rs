@@ -74,7 +74,7 @@ fn lines(format: LogFormat) -> Told {
     let lines = fmt::layer().with_writer(io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(colours).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     }
 }
 

@@ -222,7 +222,7 @@ async fn a_line_is_an_object_for_programs_and_names_its_request() -> Outcome {
     let lines = fs::read_to_string(relay.dir.path().join("err"))?;
     let objects = lines.lines().map(serde_json::from_str).collect::<Result<Vec<serde_json::Value>, _>>()?;
     let answered = objects.iter().find(|it| it["message"] == "answered").ok_or("no line of the call")?;
-    assert_eq!(answered["span"]["request_id"], "order-17", "{answered}");
-    assert_eq!(answered["span"]["outcome"], "Ok", "{answered}");
+    assert_eq!(answered["spans"][0]["request_id"], "order-17", "{answered}");
+    assert_eq!(answered["spans"][0]["outcome"], "Ok", "{answered}");
     Ok(())
 }
