@@ -55,7 +55,7 @@ const ROOMS: &[Room] = &[
     room("relay/src/liveness",         &["std", "dormouse_proto", "dashmap", "parking_lot", "foldhash", "thiserror"], NOT_PURE),
     // The relay: shells.
     room("relay/src/clock.rs",         &["std", "tracing", "crate::liveness"], &["std::fs", "std::net"]),
-    room("relay/src/log",              &["std", "bytes", "parking_lot", "redb", "thiserror", "tokio", "tracing", "xxhash_rust", "getrandom", "crate::clock"], &["tokio::net"]),
+    room("relay/src/log",              &["std", "bytes", "parking_lot", "redb", "rustix", "thiserror", "tokio", "tracing", "xxhash_rust", "getrandom", "crate::clock"], &["tokio::net"]),
     room("relay/src/log/nats",         &["std", "async_nats", "axum", "bytes", "hyper_util", "parking_lot", "serde_json", "thiserror", "tokio", "tokio_stream", "tracing", "xxhash_rust", "getrandom", "crate::log"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net", "crate::log::embedded", "crate::log::memory", "crate::log::faults"]),
     room("relay/src/log/rabbitmq",     &["std", "lapin", "bytes", "parking_lot", "thiserror", "tokio", "tokio_stream", "tracing", "xxhash_rust", "getrandom", "crate::log"],
@@ -103,9 +103,14 @@ const ROOMS: &[Room] = &[
     room("client/src",                 &["std", "dormouse_proto", "getrandom", "parking_lot", "prost", "prost_types", "serde", "serde_json", "thiserror", "tokio", "tokio_stream", "tonic", "tonic_types", "crate"], ANY),
 ];
 
-/// The only files that read a clock; a bench measures and is no room. The last one shows people how long ago it was.
-const CLOCK_ROOMS: &[&str] =
-    &["relay/src/clock.rs", "client/src/connection.rs", "client/src/bin/dormouse/members.rs"];
+/// The only files that read a clock; a bench measures and is no room. The last two show people how long ago it was, and
+/// how far two clocks are apart.
+const CLOCK_ROOMS: &[&str] = &[
+    "relay/src/clock.rs",
+    "client/src/connection.rs",
+    "client/src/bin/dormouse/members.rs",
+    "client/src/bin/dormouse/doctor.rs",
+];
 /// A name that says nothing lets anything in.
 const HEAPS: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"];
 const FOLDERS: &[&str] = &["proto/src", "relay/src", "client/src"];

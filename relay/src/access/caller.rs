@@ -43,6 +43,14 @@ pub struct Denied {
 }
 
 impl Caller {
+    /// Whether every namespace is open to it.
+    pub fn admits_all(&self) -> bool {
+        match self {
+            Self::Holder(holder) => matches!(holder.scope, Scope::All),
+            Self::Anybody => true,
+        }
+    }
+
     /// Whether a request that names this namespace may go on; empty: the caller's own.
     ///
     /// # Errors
@@ -88,6 +96,7 @@ mod tests {
             assert_eq!(caller.admits(asked), Err(Denied { own: shop.clone() }), "{asked}");
         }
         assert_eq!(caller.own(), shop);
+        assert!(!caller.admits_all() && holder(Scope::All).admits_all());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The services: decode, ask, encode.
 
+mod about;
 mod authentication;
 mod calls;
 mod encode;

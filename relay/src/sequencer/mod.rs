@@ -22,7 +22,7 @@ use trail::Trail;
 
 use crate::{
     log::{
-        Durability, Log, LogId, Position, SnapshotId,
+        Durability, Log, LogId, LogInfo, Position, SnapshotId,
         claims::{self, Claims},
     },
     metrics::Metrics,
@@ -249,6 +249,11 @@ impl Sequencer {
     /// Hears of every newly applied revision.
     pub fn revisions(&self) -> watch::Receiver<Revision> {
         self.shared.revision.subscribe()
+    }
+
+    /// What the log says of itself at this moment; `None`: nothing, because it cannot be reached.
+    pub async fn log_now(&self) -> Option<LogInfo> {
+        self.shared.log.info().await.ok()
     }
 
     /// What is known about the log.

@@ -165,6 +165,7 @@ impl Log for Embedded {
             kind: "embedded",
             max_frame_bytes: self.shared.options.max_frame_bytes,
             appends_in_flight: self.shared.options.appends_in_flight,
+            free_bytes: self.shared.store.free_bytes(),
         };
         Box::pin(async move { Ok(info) })
     }
