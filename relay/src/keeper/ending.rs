@@ -71,7 +71,9 @@ impl Keeper {
     fn propose(self: &Arc<Self>, sequencer: &Sequencer, silent: Vec<Silent>) {
         if !self.company.is_shared() {
             let now = self.clock.now();
-            silent.iter().for_each(|(key, _, beat)| self.company.leases().ask(now, *key, *beat));
+            for (key, _, beat) in &silent {
+                self.company.leases().ask(now, *key, *beat);
+            }
         }
         if self.line.lock().join(silent) {
             tokio::spawn(Arc::clone(self).propose_in_turn(sequencer.clone()));

@@ -113,6 +113,10 @@ impl Watcher {
             }
         }
         self.lacks.is_told = self.lacks.rows.len() == 0;
+        if self.lacks.is_told {
+            // The room that a long list took is given back, too.
+            self.lacks.rows = Vec::new().into_iter();
+        }
         v1::WatchMembersResponse {
             events,
             revision: self.after.filter(|_| self.lacks.is_told).unwrap_or_default().0,
@@ -132,7 +136,7 @@ impl Watcher {
                 Next::Page(page) if looked_at > 0 && looked_at + page.len() > EVENTS => break,
                 Next::Page(page) => {
                     pick(&self.filter, &page, after, &mut pieces);
-                    (looked_at, after) = (looked_at + page.len(), page.upto());
+                    (looked_at, after) = (looked_at + page.len().max(1), page.upto());
                 }
                 Next::Unwritten => write(service, followed, &self.namespace),
                 Next::Nothing => {
