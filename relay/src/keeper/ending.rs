@@ -22,9 +22,10 @@ use crate::{
 
 /// Marks in one digest, so that a frame stays small.
 const MARKS: usize = 1_000;
-/// Ends that are proposed at a time, as many as a frame holds; twice as many are on their way. The queue before the log
-/// has room for several times that, so a mass of ends refuses nobody a join or a push.
+/// Ends that are proposed at a time, at the most: as many as a frame holds. Twice as many are on their way.
 const PROPOSED: usize = 1_000;
+/// They take this part of the queue before the log at the most, so a mass of ends refuses nobody a join or a push.
+const PART: usize = 8;
 
 /// An end that was proposed to the log.
 struct Proposed {
@@ -84,7 +85,8 @@ impl Keeper {
     /// witness.)
     async fn propose_in_turn(self: Arc<Self>, sequencer: Sequencer) {
         let mut on_their_way = Vec::new();
-        while let Some(silent) = self.next_in_line() {
+        let at_most = (sequencer.capacity() / PART).clamp(1, PROPOSED);
+        while let Some(silent) = self.next_in_line(at_most) {
             let propose = |(key, incarnation, beat)| self.propose_end(&sequencer, key, incarnation, beat);
             let proposed: Vec<Proposed> = silent.into_iter().filter_map(propose).collect();
             // While the log writes one frame the next one waits, so that it is never idle.
@@ -95,8 +97,8 @@ impl Keeper {
 
     /// Those whose ends are to be proposed now; `None`: nobody waits any more. What has happened since they came into line
     /// counts: one that was heard lives, and while expiry is held nobody ends.
-    fn next_in_line(&self) -> Option<Vec<Silent>> {
-        let mut silent = self.line.lock().next(PROPOSED);
+    fn next_in_line(&self, at_most: usize) -> Option<Vec<Silent>> {
+        let mut silent = self.line.lock().next(at_most);
         if silent.is_empty() {
             return None;
         }
