@@ -4,6 +4,7 @@
 
 mod ending;
 mod evidence;
+mod line;
 mod obituary;
 mod telling;
 
@@ -45,6 +46,7 @@ pub use obituary::Obituary;
 
 pub use crate::liveness::Told;
 
+use line::Line;
 use obituary::Obituaries;
 
 /// How often silence is looked at.
@@ -80,6 +82,8 @@ pub struct Keeper {
     turns: broadcast::Sender<Turn>,
     /// How often this relay's word became weaker, or as good as usual again.
     weakened: watch::Sender<u64>,
+    /// Ends that wait to be proposed.
+    line: Mutex<Line>,
     obituaries: Mutex<Obituaries>,
     /// The connection to the log, as of the last look.
     connection: AtomicU64,
@@ -102,6 +106,7 @@ impl Keeper {
             names: DashMap::new(),
             turns: broadcast::Sender::new(ACTIVITY),
             weakened: watch::Sender::new(0),
+            line: Mutex::default(),
             obituaries: Mutex::default(),
             listened: Mutex::default(),
             metrics,

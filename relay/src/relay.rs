@@ -11,14 +11,15 @@ use tracing::info;
 
 use crate::{
     admin::Readiness,
+    chronicle::Chronicle,
     clock::{Clock, Ticking},
     config::Config,
     floors::{Floors, Surroundings},
     keeper::Keeper,
-    log::Log,
+    log::{Log, Position},
     metrics::{Gauges, Metrics},
-    sequencer::{self, Bounds, Running, Sequencer, StartError},
-    state::{Collapsed, MailCounts, View},
+    sequencer::{self, Bounds, Running, Sequencer, StartError, Witness},
+    state::{Collapsed, Fold, MailCounts, Verdict, View},
 };
 
 /// What every call needs.
@@ -28,6 +29,8 @@ pub struct Relay {
     pub sequencer: Sequencer,
     /// The leases.
     pub keeper: Arc<Keeper>,
+    /// Who came and went lately, where somebody watches.
+    pub chronicle: Arc<Chronicle>,
     /// How many must be alive, and whether they are.
     pub floors: Arc<Floors>,
     /// Counters.
@@ -68,12 +71,15 @@ impl Relay {
         let paused = Arc::clone(&metrics);
         let ticking = clock.start_ticking(move |pause| paused.paused(pause)).map_err(StartError::Thread)?;
         let keeper = Keeper::new(leases, clock.clone(), Arc::clone(&metrics), !log.is_exclusive());
+        let chronicle = Arc::new(Chronicle::default());
+        let witnesses =
+            Arc::new(Witnesses { keeper: Arc::clone(&keeper), chronicle: Arc::clone(&chronicle) });
         let bounds = Bounds {
             records: config.queue_max,
             bytes: usize::try_from(config.queue_bytes_max).unwrap_or(usize::MAX),
             snapshot_every: config.snapshot_every_bytes,
         };
-        let running = sequencer::start(log, bounds, Arc::clone(&keeper) as _, Arc::clone(&metrics)).await?;
+        let running = sequencer::start(log, bounds, witnesses, Arc::clone(&metrics)).await?;
         put_in_force(&running.sequencer, &config).await?;
         keeper.restore(&running.sequencer.read().fold, running.sequencer.session());
         let (stop, stopping) = watch::channel(false);
@@ -81,6 +87,7 @@ impl Relay {
             id: format!("{:016x}", running.sequencer.session()).into(),
             sequencer: running.sequencer.clone(),
             keeper: Arc::clone(&keeper),
+            chronicle,
             floors: Floors::new(&config.floors),
             metrics,
             joins: Arc::new(Semaphore::new(config.joins_max)),
@@ -91,6 +98,23 @@ impl Relay {
         let floors = tokio::spawn(Arc::clone(&relay.floors).run(relay.surroundings(clock), stopping.clone()));
         let keeper = tokio::spawn(keeper.run(running.sequencer.clone(), stopping));
         Ok(Started { relay, running, keeper, floors, stop, _ticking: ticking })
+    }
+}
+
+/// Whoever hears of every record that was applied.
+struct Witnesses {
+    keeper: Arc<Keeper>,
+    chronicle: Arc<Chronicle>,
+}
+
+impl Witness for Witnesses {
+    fn witness(&self, fold: &Fold, session: u64, record: &Record, verdict: &Verdict) {
+        self.keeper.witness(fold, session, record, verdict);
+        self.chronicle.witness(fold, record, verdict);
+    }
+
+    fn witness_frame(&self, session: u64, position: Position) {
+        self.keeper.witness_frame(session, position);
     }
 }
 

@@ -7,6 +7,7 @@ use dormouse_proto::{
     ids::{Beat, Namespace, NodeId, Revision},
     record::{Cause, Gone, Record},
     wire::{
+        encoded::WatchMembersResponse,
         services::membership_server::Membership,
         v1::{self, list_members_request::View as Detail},
     },
@@ -32,7 +33,7 @@ const REASON_BYTES: usize = 256;
 
 #[tonic::async_trait]
 impl Membership for Service {
-    type WatchMembersStream = Pin<Box<dyn Stream<Item = Result<v1::WatchMembersResponse, Status>> + Send>>;
+    type WatchMembersStream = Pin<Box<dyn Stream<Item = Result<WatchMembersResponse, Status>> + Send>>;
 
     async fn list_members(
         &self,
@@ -83,7 +84,7 @@ impl Membership for Service {
             return Err(self.refused(invalid("filter.states", why)).into());
         }
         let after = after_revision.map(Revision);
-        let stream = self.watch_events(&caller, Watcher { namespace, filter, after }, activity);
+        let stream = self.watch_events(&caller, Watcher::new(namespace, filter, after), activity);
         let stream = stream.map_err(|error| self.refused(error))?;
         Ok(Response::new(Box::pin(stream)))
     }

@@ -309,6 +309,11 @@ impl Sequencer {
         self.shared.log.health() == crate::log::Health::StoreFull
     }
 
+    /// Records that may wait for their frame.
+    pub fn capacity(&self) -> usize {
+        self.inbox.max_capacity()
+    }
+
     /// Records that wait for their frame.
     pub fn waiting(&self) -> usize {
         self.inbox.max_capacity() - self.inbox.capacity()
