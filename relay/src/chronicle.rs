@@ -26,7 +26,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use book::{Book, Bounds, Page, Told, TooFarBehind};
 
-use crate::state::{Fold, JoinVerdict, RosterEntry, Verdict};
+use crate::state::{Fold, JoinVerdict, RosterEntry, Seeded, Verdict};
 
 /// Bytes that all books together may hold, estimated.
 const BYTES: usize = 64 << 20;
@@ -83,6 +83,7 @@ impl Chronicle {
                 self.note(fold, &join.namespace, join.node);
             }
             (Record::Gone(gone), Verdict::Gone(true)) => self.note(fold, &gone.namespace, gone.node),
+            (Record::Reseed(_), Verdict::Reseed(Seeded::Healed)) => self.witness_anew(fold),
             // Each is named, so that a new kind of record that changes members is not forgotten here.
             (
                 Record::Join(_)
@@ -93,9 +94,17 @@ impl Chronicle {
                 | Record::Digest(_)
                 | Record::Policy(_)
                 | Record::Send(_)
-                | Record::Received(_),
+                | Record::Received(_)
+                | Record::Reseed(_),
                 _,
             ) => {}
+        }
+    }
+
+    /// Another state took the place of the one that was followed: what changed between the two was not told one by one.
+    pub fn witness_anew(&self, fold: &Fold) {
+        for book in self.books.read().values().filter_map(Weak::upgrade) {
+            book.lock().lose(fold.revision());
         }
     }
 

@@ -116,6 +116,11 @@ impl Witness for Witnesses {
     fn witness_frame(&self, session: u64, position: Position) {
         self.keeper.witness_frame(session, position);
     }
+
+    fn witness_anew(&self, fold: &Fold, me: u64) {
+        self.keeper.witness_anew(fold, me);
+        self.chronicle.witness_anew(fold);
+    }
 }
 
 impl Relay {
