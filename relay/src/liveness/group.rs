@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     LeaseSettings, Millis, Timestamp,
+    tally::Tally,
     wake_gaps::{Curve, LONGEST_GAP, WakeGaps},
 };
 
@@ -85,7 +86,9 @@ pub(super) struct GroupLife {
     /// The number of its settings.
     pub(super) settings: u16,
     /// Since when it is watched.
-    since: Timestamp,
+    pub(super) since: Timestamp,
+    /// Its members by state.
+    pub(super) tally: Tally,
     seen: Mutex<Seen>,
     curve: RwLock<Arc<(Curve, Learned)>>,
 }
@@ -180,7 +183,7 @@ impl GroupLife {
         };
         let learned = learned(&curve, &seen);
         let curve = RwLock::new(Arc::new((curve, learned)));
-        Self { namespace, settings, since: now, seen: Mutex::new(seen), curve }
+        Self { namespace, settings, since: now, tally: Tally::default(), seen: Mutex::new(seen), curve }
     }
 
     /// A node is a member from here on. It may be one that had been declared GONE.
