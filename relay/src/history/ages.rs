@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn the_notes_stay_as_many_and_only_get_coarser() {
         let mut ages = Ages::default();
-        let seconds = 100_000;
+        let seconds = 30_000;
         for second in 1..=seconds {
             ages.note(second * 1_000, Revision(second));
         }
@@ -68,7 +68,7 @@ mod tests {
         assert!(ages.notes.iter().zip(ages.notes.iter().skip(1)).all(|(a, b)| a < b));
         let now = seconds * 1_000;
         assert_eq!(ages.age(now, Revision(seconds - 1)), 0);
-        for behind in [20, 60, 900, 2_000, 10_000, 50_000, 99_000] {
+        for behind in [20, 60, 900, 2_000, 10_000, 29_000] {
             let (age, is) = (ages.age(now, Revision(seconds - behind)), (behind - 1) * 1_000);
             assert!(age <= is && age * 50 >= is * 49, "{behind} s: {age} ms");
         }
