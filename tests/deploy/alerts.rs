@@ -13,9 +13,9 @@ use crate::{
 /// A metric that an expression names, with what it wants of its labels.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wanted<'a> {
-    metric: &'a str,
+    pub(crate) metric: &'a str,
     /// Name, and each of the values one of which it must have.
-    labels: Vec<(&'a str, Vec<&'a str>)>,
+    pub(crate) labels: Vec<(&'a str, Vec<&'a str>)>,
 }
 
 /// The metrics of ours in an expression. Matchers that exclude are passed over.

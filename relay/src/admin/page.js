@@ -218,5 +218,9 @@ async function look() {
   draw();
 }
 
-addEventListener("resize", () => { if (state) draw(); });
+addEventListener("resize", () => {
+  const lost = document.body.classList.contains("lost");
+  if (state) draw();
+  if (lost) answers(false);
+});
 look();
