@@ -38,7 +38,7 @@ const NOT_PURE: &[&str] = &[
 const ANY: &[&str] = &[];
 
 /// From below to above. What stands higher up imports what stands further down, never the other way:
-/// main, grpc, listener, doors, relay, floors, keeper and sequencer, access, liveness and log, state, proto.
+/// main, grpc, listener, doors, relay, admin, history, floors, keeper and sequencer, access, liveness and log, state, proto.
 #[rustfmt::skip]
 const ROOMS: &[Room] = &[
     // The contract.

@@ -1,8 +1,8 @@
 //! The port of operators: whether the process runs, whether it serves, and its numbers.
 //!
 //! `/livez` says only that the process answers: a relay that cannot reach its log must not be restarted for that,
-//! because it goes on serving what it holds. `/readyz` is what a load balancer asks. `/` is a page for people ([`page`]),
-//! which asks for `/state.json` once a second ([`state`]). All of it is for reading: nothing here changes the relay.
+//! because it goes on serving what it holds. `/readyz` is what a load balancer asks. `/` is a page for people (`page`),
+//! which asks for `/state.json` once a second (`state`). All of it is for reading: nothing here changes the relay.
 
 mod page;
 mod state;

@@ -146,7 +146,7 @@ function groups() {
     const place = places.findIndex(([namespace, group]) => namespace === it.namespace && group === it.group);
     const curve = place < 0 ? "" : spark(samples.map((sample) => [sample, sample.groups[place]]), 20);
     const name = all.size > 1 ? [element("span", { className: "quiet", textContent: it.namespace + " / " }), it.group] : [it.group];
-    const cells = [it.awake, it.asleep, it.suspect, Math.round(it.expected_alive)].map((n) => element("td", { className: "n", textContent: short(n) }));
+    const cells = [it.awake, it.asleep, it.suspect, Math.round(it.expected_alive), it.expired, it.back].map((n) => element("td", { className: "n", textContent: short(n) }));
     const row = element("tr", {}, element("td", {}, ...name), ...cells, element("td", {}, curve));
     row.dataset.group = `${it.namespace}/${it.group}`;
     return row;

@@ -84,6 +84,8 @@ fn groups(groups: &[GroupGauge]) -> Value {
             "asleep": it.asleep,
             "suspect": it.suspect,
             "expected_alive": it.expected_alive,
+            "expired": it.expired,
+            "back": it.back,
         })
     });
     listed.collect()

@@ -30,7 +30,7 @@ impl Readiness for Told {
     fn gauges(&self) -> Gauges {
         let group = |name: &str, awake, asleep, expected_alive| {
             let (namespace, group) = ("shop".to_owned(), name.to_owned());
-            GroupGauge { namespace, group, awake, asleep, suspect: 0, expected_alive }
+            GroupGauge { namespace, group, awake, asleep, expected_alive, ..GroupGauge::default() }
         };
         let groups = vec![group("small", 1, 0, 1.0), group("large", 2, 7, 8.5)];
         Gauges { rows: 5, conditions: vec![Condition::MassLoss], groups, ..Gauges::default() }
@@ -167,6 +167,7 @@ async fn the_state_has_what_the_page_shows_and_the_samples_that_are_asked_for() 
         whole["groups"][0],
         serde_json::json!({
             "namespace": "shop", "group": "large", "awake": 2, "asleep": 7, "suspect": 0, "expected_alive": 8.5,
+            "expired": 0, "back": 0,
         })
     );
     assert_eq!((&whole["groups"][1]["group"], &whole["groups_known"]), (&"small".into(), &2.into()));

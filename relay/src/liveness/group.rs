@@ -142,12 +142,15 @@ impl Seen {
         }
     }
 
-    fn came_back(&mut self, node: NodeId, now: Timestamp) {
-        match self.missing.remove(&node).map(|it| it.standing) {
+    /// Answers whether it had been missing.
+    fn came_back(&mut self, node: NodeId, now: Timestamp) -> bool {
+        let missing = self.missing.remove(&node);
+        match missing.map(|it| it.standing) {
             Some(Standing::Sleeping { began, .. }) => self.gaps.came_back(began, now),
             Some(Standing::Lapsed) => self.lapse(1.0, -1.0),
             Some(Standing::Awake) | None => {}
         }
+        missing.is_some()
     }
 
     /// Gives up on those that nobody would recognise any more.
@@ -189,7 +192,9 @@ impl GroupLife {
     /// A node is a member from here on. It may be one that had been declared GONE.
     pub(super) fn joined(&self, node: NodeId, standing: Standing, now: Timestamp) {
         let mut seen = self.seen.lock();
-        seen.came_back(node, now);
+        if seen.came_back(node, now) {
+            self.tally.come_back();
+        }
         seen.enter(standing);
     }
 

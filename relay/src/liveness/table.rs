@@ -64,6 +64,10 @@ pub struct GroupCounts {
     pub members: MemberCounts,
     /// How many of them are alive, as the sum of their likelihoods at the last [`LeaseTable::refit`].
     pub expected_alive: f64,
+    /// How many were declared GONE for their silence, since this relay knows of the group.
+    pub expired: u64,
+    /// How many of those came back while they were waited for.
+    pub back: u64,
 }
 
 #[derive(Debug)]
@@ -226,6 +230,9 @@ impl LeaseTable {
         let lease = &slot.placed.get_mut().lease;
         slot.tally.left(lease.state);
         slot.life.tally.left(lease.state);
+        if how == Ended::Silent {
+            slot.life.tally.expire();
+        }
         slot.life.ended(key.node, lease.standing(), now, how == Ended::Silent);
         true
     }
@@ -401,6 +408,8 @@ impl LeaseTable {
             since: life.since,
             members: life.tally.counts(),
             expected_alive: life.tally.expected(),
+            expired: life.tally.expired(),
+            back: life.tally.back(),
         });
         let mut groups: Vec<GroupCounts> = counted.filter(|it| it.members.all() > 0).collect();
         groups

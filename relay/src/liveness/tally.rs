@@ -29,6 +29,8 @@ pub(super) struct Tally {
     suspect: AtomicU64,
     /// The bits of an `f64`: how many of them are expected to live, by the last fit.
     expected: AtomicU64,
+    expired: AtomicU64,
+    back: AtomicU64,
 }
 
 impl Tally {
@@ -61,6 +63,26 @@ impl Tally {
             asleep: self.asleep.load(Ordering::Relaxed),
             suspect: self.suspect.load(Ordering::Relaxed),
         }
+    }
+
+    /// One of them was declared GONE because nothing was heard of it.
+    pub(super) fn expire(&self) {
+        self.expired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were declared GONE so, since this relay knows of them.
+    pub(super) fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// One that was declared GONE for its silence is heard of again.
+    pub(super) fn come_back(&self) {
+        self.back.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many of those came back while they were remembered.
+    pub(super) fn back(&self) -> u64 {
+        self.back.load(Ordering::Relaxed)
     }
 
     pub(super) fn expect(&self, alive: f64) {

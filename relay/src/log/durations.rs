@@ -44,7 +44,9 @@ mod tests {
     fn each_is_counted_where_it_belongs_and_none_is_lost() {
         let mut durations = Durations::default();
         let took = [0, 100, 101, 200, 3_276_800, 3_276_801, 60_000_000].map(Duration::from_micros);
-        took.into_iter().for_each(|it| durations.note(it));
+        for it in took {
+            durations.note(it);
+        }
         let counted: Vec<u64> = durations.buckets().map(|(_, count)| count).collect();
         assert_eq!((counted.len(), counted.iter().sum::<u64>()), (BOUNDED + 1, 7));
         assert_eq!((counted[0], counted[1], counted[BOUNDED - 1], counted[BOUNDED]), (2, 2, 1, 2));

@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
-    metrics::{family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -28,6 +28,10 @@ pub struct GroupGauge {
     pub suspect: u64,
     /// Members that are alive, as the sum of their likelihoods.
     pub expected_alive: f64,
+    /// Members that were declared GONE for their silence.
+    pub expired: u64,
+    /// How many of those were heard of again.
+    pub back: u64,
 }
 
 impl GroupGauge {
@@ -58,6 +62,7 @@ type PerNamespace = [(&'static str, String); 1];
 pub(super) fn register(registry: &mut Registry, groups: &[GroupGauge], namespaces: &[NamespaceGauge]) {
     let members = Family::<PerState, Gauge<u64, AtomicU64>>::default();
     let expected = Family::<PerGroup, Gauge<f64, AtomicU64>>::default();
+    let (expired, back) = (Family::<PerGroup, Counter>::default(), Family::<PerGroup, Counter>::default());
     for (nth, it) in groups.iter().enumerate() {
         let name = |own: &str| if nth < SHOWN { own.to_owned() } else { OTHER.to_owned() };
         let labels = || [("namespace", name(&it.namespace)), ("group", name(&it.group))];
@@ -66,10 +71,14 @@ pub(super) fn register(registry: &mut Registry, groups: &[GroupGauge], namespace
             members.get_or_create(&[namespace, group, ("state", state.to_owned())]).inc_by(number);
         }
         expected.get_or_create(&labels()).inc_by(it.expected_alive);
+        expired.get_or_create(&labels()).inc_by(it.expired);
+        back.get_or_create(&labels()).inc_by(it.back);
     }
     registry.register("group_members", "Members of a group, by state", members);
     let help = "Members of a group that are alive, as the sum of their likelihoods";
     registry.register("group_members_expected_alive", help, expected);
+    registry.register("group_expired", "Members of a group declared GONE for their silence", expired);
+    registry.register("group_false_deaths", "How many of those were heard of again", back);
     let by_namespace = |number: fn(&NamespaceGauge) -> u64| {
         let family = Family::<PerNamespace, Gauge<u64, AtomicU64>>::default();
         for (nth, it) in namespaces.iter().enumerate() {
@@ -100,6 +109,8 @@ mod tests {
             asleep: 2,
             suspect: 3,
             expected_alive: 2.5,
+            expired: 4,
+            back: 1,
         }
     }
 
@@ -117,6 +128,8 @@ mod tests {
             r#"dormouse_group_members{namespace="other",group="other",state="asleep"} 60"#,
             r#"dormouse_group_members_expected_alive{namespace="shop",group="g7"} 2.5"#,
             r#"dormouse_group_members_expected_alive{namespace="other",group="other"} 75.0"#,
+            r#"dormouse_group_expired_total{namespace="shop",group="g0"} 4"#,
+            r#"dormouse_group_false_deaths_total{namespace="other",group="other"} 30"#,
             r#"dormouse_namespace_rows{namespace="n199"} 7"#,
             r#"dormouse_namespace_rows{namespace="other"} 14"#,
         ] {

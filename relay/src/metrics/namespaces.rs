@@ -55,12 +55,13 @@ impl PerNamespace {
 
     fn count(&self, namespace: &Namespace, which: fn(&Counters) -> &Counter) {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(counters) = known.get(namespace) {
-            which(counters).inc();
+        if known.len() == SHOWN || known.contains_key(namespace) {
+            which(known.get(namespace).unwrap_or(&self.other)).inc();
             return;
         }
         drop(known);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // Others may have come between the two looks.
         if known.len() < SHOWN {
             let new = || counters(&self.pushes, &self.pulls, namespace.as_str());
             which(known.entry(namespace.clone()).or_insert_with(new)).inc();

@@ -84,6 +84,8 @@ impl Relay {
                 asleep: it.members.asleep,
                 suspect: it.members.suspect,
                 expected_alive: it.expected_alive,
+                expired: it.expired,
+                back: it.back,
             })
         });
         gauges.groups = named.collect();
@@ -173,7 +175,8 @@ const fn durability(durability: Durability) -> &'static str {
 }
 
 fn syncs(took: &Durations) -> Syncs {
-    let bound = |it: Option<Duration>| it.map_or(f64::INFINITY, |it| it.as_secs_f64());
+    // By way of microseconds, because 1 s and 638.4 ms make 1.6383999999999999 s, and a bound is a name.
+    let bound = |it: Option<Duration>| it.map_or(f64::INFINITY, |it| it.as_micros() as f64 / 1e6);
     let buckets = took.buckets().map(|(longest, count)| (bound(longest), count)).collect();
     Syncs { seconds: took.total().as_secs_f64(), buckets }
 }

@@ -54,6 +54,22 @@ fn the_groups_have_what_their_namespace_has() {
 }
 
 #[test]
+fn a_group_counts_its_false_deaths() {
+    let world = world();
+    world.admit(0, LeaseKey { node: NodeId(8), ..KEY });
+    let told = |table: &LeaseTable| -> Vec<(u64, u64)> {
+        table.groups().into_iter().map(|it| (it.expired, it.back)).collect()
+    };
+    assert!(world.table.ended(Timestamp(9_000), KEY, FIRST, Ended::Silent));
+    assert_eq!(told(&world.table), [(1, 0)]);
+    world.admit(9_500, KEY);
+    assert_eq!(told(&world.table), [(1, 1)]);
+    assert!(world.table.ended(Timestamp(9_600), KEY, FIRST, Ended::Told));
+    world.admit(9_700, KEY);
+    assert_eq!(told(&world.table), [(1, 1)], "it had left by itself");
+}
+
+#[test]
 fn renewing_does_not_touch_the_wheel() {
     let world = world();
     let (done, renewed) = mpsc::channel();
