@@ -36,7 +36,6 @@ fn filled_in(expression: &str) -> String {
 }
 
 /// The numbers of a relay with a floor, a member that has pushed and pulled, and a caller that was refused.
-#[expect(clippy::disallowed_methods, reason = "a real process is waited for in real time")]
 fn numbers_of_a_running_relay() -> Outcome<String> {
     let dir = tempfile::tempdir()?;
     let config = dir.path().join("dormouse.toml");
@@ -100,14 +99,14 @@ fn a_running_relay_has_every_number_that_is_drawn_or_watched_and_prometheus_like
 
 #[test]
 fn prometheus_understands_every_expression_of_the_dashboard() -> Outcome {
-    let mut rules = "groups:\n  - name: dashboard\n    rules:\n".to_owned();
     let expressions = expressions(&dashboard());
     assert!(expressions.len() >= 40, "only {} expressions", expressions.len());
-    for (nth, (_, expression)) in expressions.iter().enumerate() {
+    let rule = |(nth, (_, expression)): (usize, &(String, String))| {
         let expression = filled_in(expression);
-        rules +=
-            &format!("      - record: panel:expression:{nth}\n        expr: |\n          {expression}\n");
-    }
+        format!("      - record: panel:expression:{nth}\n        expr: |\n          {expression}\n")
+    };
+    let rules: Vec<String> = expressions.iter().enumerate().map(rule).collect();
+    let rules = format!("groups:\n  - name: dashboard\n    rules:\n{}", rules.concat());
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("rules.yaml");
     fs::write(&file, rules)?;

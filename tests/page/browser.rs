@@ -83,7 +83,8 @@ impl Browser {
         // What the browser itself would like to ask its maker goes nowhere.
         command.arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1");
         command.args(["--hide-scrollbars", "--enable-logging=stderr", "--dump-dom", PAGE_TIME]);
-        command.arg(format!("--blink-settings=preferredColorScheme={}", if dark { 0 } else { 1 }));
+        // 0 is dark, 1 is light.
+        command.arg(format!("--blink-settings=preferredColorScheme={}", u8::from(!dark)));
         command.arg(format!("--window-size={width},{height}"));
         command.arg(format!("--user-data-dir={}", dir.join("profile").display()));
         command.arg(format!("--log-net-log={}", dir.join("net").display()));

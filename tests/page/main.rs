@@ -109,7 +109,7 @@ fn a_relay_that_answers_no_more_is_said_to_be_gone() -> Outcome {
 fn neither_the_page_nor_the_state_tells_a_secret() -> Outcome {
     let token = "dm_5ae3c0ffee5ae3c0ffee5ae3c0ffee5ae3c0ffee5ae3c0ffee5ae3c0ffee5ae3";
     let hash = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
-    let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let dir = tempfile::tempdir()?;
     let tokens = dir.path().join("tokens");
     fs::write(&tokens, format!("sha256:{hash} shop node\n"))?;
