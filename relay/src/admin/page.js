@@ -106,7 +106,7 @@ function fleet() {
     if (samples.length > 1) svg.append(drawn("path", { class: name, d: path([...edge(above), ...edge(below).reverse()]) + "Z" }));
     below = above;
   }
-  for (const share of [.5, 1]) if (top * share % 1 === 0) svg.append(drawn("text", { x: 0, y: y(top * share) - 3 }, short(top * share)));
+  svg.append(drawn("text", { x: 0, y: y(top) - 3 }, short(top)));
   const step = span() > 150000 ? 60000 : 20000;
   for (let ago = 0; ago < span() - step / 4; ago += step) {
     const label = ago ? `${duration(ago)} ago` : "now";
