@@ -135,3 +135,12 @@ impl Seen {
         Ok(rest.split('>').next().is_some_and(|tag| tag.contains(" hidden")))
     }
 }
+
+#[test]
+fn a_request_of_the_page_to_somebody_else_is_seen_and_one_of_the_browser_is_not_the_page_s() {
+    let record = r#"{"params":{"initiator":"http://127.0.0.1:1","method":"GET","url":"http://127.0.0.1:1/page.js"},"type":2},
+{"params":{"initiator":"http://127.0.0.1:1","method":"GET","url":"https://elsewhere.example/x"},"type":2},
+{"params":{"initiator":"not an origin","method":"GET","url":"https://maker.example/update"},"type":2}"#;
+    let asked = asked_by_the_page(record, "http://127.0.0.1:1/");
+    assert_eq!(asked, ["http://127.0.0.1:1/page.js", "https://elsewhere.example/x"]);
+}
