@@ -38,7 +38,8 @@ const NOT_PURE: &[&str] = &[
 const ANY: &[&str] = &[];
 
 /// From below to above. What stands higher up imports what stands further down, never the other way:
-/// main, grpc, listener, doors, relay, floors, keeper and sequencer, chronicle, access, liveness and log, state, proto.
+/// main, grpc, listener, doors, relay, admin, history, floors, keeper and sequencer, chronicle, access, liveness and log, state,
+/// proto.
 #[rustfmt::skip]
 const ROOMS: &[Room] = &[
     // The contract.
@@ -89,9 +90,14 @@ const ROOMS: &[Room] = &[
     room("relay/src/doors",            &["std", "parking_lot", "tokio", "tokio_rustls", "tracing", "xxhash_rust", "crate::access", "crate::config", "crate::doors", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::net", "tokio::net"]),
     room("relay/src/listener.rs",      &["std", "tokio", "tokio_rustls", "tokio_stream", "tonic::transport::server::Connected", "tracing", "crate::doors", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
     room("relay/src/error.rs",         &["std", "dormouse_proto", "thiserror", "crate::access::Role", "crate::sequencer", "crate::state"], NOT_PURE),
-    room("relay/src/admin.rs",         &["std", "axum", "tokio", "tracing", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
-    room("relay/src/relay.rs",         &["std", "dormouse_proto", "tokio", "tracing", "crate::admin", "crate::chronicle", "crate::clock", "crate::config", "crate::floors", "crate::keeper", "crate::liveness", "crate::log",
+    room("relay/src/history.rs",       &["std", "dormouse_proto", "parking_lot", "crate::metrics"], NOT_PURE),
+    room("relay/src/history",          &["std", "dormouse_proto", "crate::metrics", "crate::history"], NOT_PURE),
+    room("relay/src/admin",            &["std", "axum", "serde_json", "tokio", "crate::admin", "crate::history", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
+    room("relay/src/admin.rs",         &["std", "axum", "tokio", "tracing", "crate::history", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
+    room("relay/src/relay.rs",         &["std", "dormouse_proto", "tokio", "tracing", "crate::admin", "crate::chronicle", "crate::clock", "crate::config", "crate::floors", "crate::history", "crate::keeper", "crate::liveness", "crate::log",
                                          "crate::metrics", "crate::sequencer", "crate::state"],
+                                       &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq"]),
+    room("relay/src/relay",            &["std", "dormouse_proto", "tokio", "crate::admin", "crate::history", "crate::log", "crate::metrics", "crate::relay", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq"]),
     room("relay/src/grpc",             &["std", "dormouse_proto", "axum", "base64", "bytes", "http", "http_body", "http_body_util", "parking_lot", "prost", "prost_reflect", "prost_types", "serde", "serde_json", "tokio", "tokio_stream", "tonic", "tonic_health",
                                          "tonic_reflection", "tonic_types", "tower", "tracing", "xxhash_rust", "getrandom",

@@ -31,7 +31,7 @@ use tracing::warn;
 use crate::{
     clock::Clock,
     liveness::{
-        Activity, Company, Contact, Due, Ended, Evidence, Heard, Learned, LeaseKey, LeasePolicy,
+        Activity, Company, Contact, Due, Ended, Evidence, GroupCounts, Heard, Learned, LeaseKey, LeasePolicy,
         LeaseSettings, LeaseState, LeaseView, MemberCounts, Millis, Restored, Session, Timestamp,
         guard::{HoldNumber, HoldReason},
     },
@@ -198,6 +198,11 @@ impl Keeper {
         self.company.leases().view(key, self.clock.now())
     }
 
+    /// The groups that have members, those first that this relay knew first.
+    pub fn groups(&self) -> Vec<GroupCounts> {
+        self.company.leases().groups()
+    }
+
     /// Members of a namespace by state.
     pub fn counts(&self, namespace: u32) -> MemberCounts {
         self.company.leases().counts(namespace)
@@ -274,6 +279,7 @@ impl Keeper {
         let now = self.clock.now();
         let late = Millis(now.since(*looked).0.saturating_sub(Millis::from(LOOK).0));
         *looked = now;
+        self.metrics.looked_late(Duration::from_millis(late.0));
         let before = self.company.leases().percent();
         let percent = self.company.leases().looked_late(late);
         if percent > before {

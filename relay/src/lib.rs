@@ -16,6 +16,7 @@ pub mod doors;
 pub mod error;
 pub mod floors;
 pub mod grpc;
+pub mod history;
 pub mod keeper;
 pub mod listener;
 pub mod liveness;

@@ -16,13 +16,27 @@ use super::{selector::Filter, status::reason_word};
 use crate::{
     liveness::{Learned, LeaseState, LeaseView},
     log::Durability,
+    metrics::Condition,
     state::{Chunk, LastPush, Lost, Mail, Member, RosterEntry},
 };
+
+/// Why this relay's word is weaker than usual, on the wire.
+pub(super) fn condition(condition: Condition) -> v1::relay_info::Condition {
+    use v1::relay_info::Condition as Wire;
+    match condition {
+        Condition::StoreFull => Wire::StoreFull,
+        Condition::LogUnreachable => Wire::LogUnreachable,
+        Condition::ExpiryHeld => Wire::ExpiryHeld,
+        Condition::MassLoss => Wire::MassLoss,
+        Condition::LeasesStretched => Wire::LeasesStretched,
+    }
+}
 
 /// A chunk, encoded. Its rows are encoded already and are only copied.
 pub(super) fn chunk(chunk: Chunk) -> Bytes {
     let Chunk {
         as_of,
+        after: _,
         caught_up,
         caught_up_in,
         token,

@@ -28,7 +28,7 @@ use trail::Trail;
 
 use crate::{
     log::{
-        Durability, Log, LogId, LogInfo, Position, SnapshotId,
+        Durability, Durations, Log, LogId, LogInfo, Position, SnapshotId,
         claims::{self, Claims},
     },
     metrics::Metrics,
@@ -326,6 +326,11 @@ impl Sequencer {
     /// Whether an append waits for an answer that is overdue; whatever is written now waits behind it.
     pub fn is_stalled(&self) -> bool {
         matches!(*self.shared.trouble.borrow(), Trouble::Passing(_))
+    }
+
+    /// How long this process took to sync the log, each time; `None`: it is not this process that syncs.
+    pub fn syncs(&self) -> Option<Durations> {
+        self.shared.log().syncs()
     }
 
     /// Counts the connections to whatever keeps the log.

@@ -37,8 +37,8 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::{
-    Appended, BoxFuture, Durability, Health, Log, LogError, LogInfo, LogReader, Position, ReadError,
-    RecordId, SnapshotBody, SnapshotId, SnapshotInfo, SnapshotReader, StoredFrame,
+    Appended, BoxFuture, Durability, Durations, Health, Log, LogError, LogInfo, LogReader, Position,
+    ReadError, RecordId, SnapshotBody, SnapshotId, SnapshotInfo, SnapshotReader, StoredFrame,
 };
 use line::Shared;
 use reader::EmbeddedReader;
@@ -183,6 +183,10 @@ impl Log for Embedded {
 
     fn is_exclusive(&self) -> bool {
         true
+    }
+
+    fn syncs(&self) -> Option<Durations> {
+        Some(self.shared.stats().took)
     }
 
     fn read(&self, from: Position) -> Box<dyn LogReader> {

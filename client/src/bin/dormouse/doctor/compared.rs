@@ -78,7 +78,7 @@ pub(super) fn behind(earlier: &RelayInfo, later: &RelayInfo) -> Option<Finding> 
     let missing = earlier.log_newest?.checked_sub(later.log_applied).filter(|it| *it > 0)?;
     let text = format!(
         "the relay is behind its log by {missing} positions: it is starting, short of processor, or cut off from the broker; \
-         `dormouse_backlog_seconds` and its own log say which, and another relay may be called meanwhile"
+         `dormouse_log_position` and its own log say which, and another relay may be called meanwhile"
     );
     Some(Finding(Level::Warn, text))
 }
