@@ -9,6 +9,7 @@ mod healing;
 mod reader;
 mod regression;
 mod start;
+mod survey;
 mod trail;
 mod writer;
 
