@@ -8,7 +8,7 @@ mod floors;
 mod labels;
 
 pub use floors::FloorGauge;
-pub use labels::{Admission, FileRead, Handshake, PushResult, WebhookOutcome};
+pub use labels::{Admission, FileRead, Handshake, PushResult, Visit, WebhookOutcome};
 
 use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
@@ -91,6 +91,9 @@ pub struct Metrics {
     relay_pause: Counter<f64, AtomicU64>,
     mass_losses: Counter,
     floors: FloorCounters,
+    connections: Counter,
+    connections_open: Gauge,
+    connections_closed: CounterPer<Visit>,
     handshakes: CounterPer<Handshake>,
     tls_reads: CounterPer<FileRead>,
     tokens_reads: CounterPer<FileRead>,
@@ -149,6 +152,18 @@ impl Default for Metrics {
                 "Times that so many members fell silent at once that they were kept",
             ),
             floors: FloorCounters::registered(it),
+            connections: counter(it, "connections", "Connections that were taken in"),
+            connections_open: registered(
+                it,
+                Gauge::default(),
+                "connections_open",
+                "Connections at this moment, those under a handshake included",
+            ),
+            connections_closed: CounterPer::registered(
+                it,
+                "connections_closed",
+                "Connections that were turned away, or closed by this side, by why",
+            ),
             handshakes: CounterPer::registered(
                 it,
                 "tls_handshakes",
@@ -258,6 +273,22 @@ impl Metrics {
     /// The count of a value crossed that floor.
     pub fn floor_crossed(&self, floor: &str, below: bool) {
         self.floors.crossed(floor, below);
+    }
+
+    /// A connection was taken in.
+    pub fn visitor_came(&self) {
+        self.connections.inc();
+        self.connections_open.inc();
+    }
+
+    /// A connection that was taken in has ended.
+    pub fn visitor_left(&self) {
+        self.connections_open.dec();
+    }
+
+    /// A connection was turned away, or closed by this side.
+    pub fn visited(&self, how: Visit) {
+        self.connections_closed.of(how).inc();
     }
 
     /// A handshake has come to its end.
@@ -433,7 +464,7 @@ mod tests {
         let all = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!((names.len(), all), (34, 34));
+        assert_eq!((names.len(), all), (37, 37));
         assert!(names.iter().all(|name| name.starts_with("dormouse_")));
     }
 }
