@@ -16,6 +16,9 @@ const GIVEN_UP: Allowance = Allowance { most: 512, per_second: 100 };
 /// Calls in a row that were sent away for their token, until the next ones have to connect anew.
 pub(crate) const SENT_AWAY: u32 = 100;
 
+/// Between two calls of an invocation a connection is in use, if there ever was an answer on it. Three beats.
+pub(crate) const IN_USE: Millis = 3_000;
+
 /// How long a connection may do what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -171,9 +174,10 @@ impl Conduct {
         new
     }
 
-    /// `None`: it is not idle, or ends anyway.
-    pub(crate) fn rank(&self) -> Option<Rank> {
-        (self.calls.is_empty() && self.end.is_none()).then_some((self.proven, self.idle_since))
+    /// `None`: it is in use, or ends anyway.
+    pub(crate) fn rank(&self, now: Millis) -> Option<Rank> {
+        let in_use = !self.calls.is_empty() || self.proven && now.saturating_sub(self.idle_since) < IN_USE;
+        (!in_use && self.end.is_none()).then_some((self.proven, self.idle_since))
     }
 
     pub(crate) fn verdict(&self, patience: &Patience, now: Millis) -> Verdict {
@@ -259,7 +263,7 @@ mod tests {
         let mut conduct = greeted();
         let call = conduct.call_began(true, 299_000);
         assert_eq!(conduct.verdict(&PATIENCE, 301_000), Verdict::Stay(419_000));
-        assert_eq!(conduct.rank(), None);
+        assert_eq!(conduct.rank(301_000), None);
         conduct.call_ended(call, Ended::Answered, 302_000);
         assert_eq!(conduct.verdict(&PATIENCE, 302_000), Verdict::Stay(602_000));
         assert_eq!(conduct.verdict(&PATIENCE, 602_000), Verdict::End(Why::Idle));
@@ -329,8 +333,9 @@ mod tests {
         let (mut old, mut new) = (greeted(), greeted());
         old.let_in();
         new.shook_hands(9_000);
-        assert!(new.rank() < old.rank());
+        assert!(new.rank(9_000).is_some() && new.rank(9_000) < old.rank(9_000));
+        assert_eq!(old.rank(IN_USE - 1), None, "it has only just been used");
         new.end(Why::MadeRoom);
-        assert_eq!(new.rank(), None);
+        assert_eq!(new.rank(9_000), None);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A new connection is worth more than an idle one: whoever holds an idle one and lives comes back with one more round
 //! trip, while a function that is turned away has nothing. So the idlest goes first, and among the idle those that never had
-//! an answer, which is all that somebody without a token can hold. Who has a call under way is never closed for another;
-//! if all have, the new one is turned away at once, because a queue would only hide that.
+//! an answer, which is all that somebody without a token can hold. Who has a call under way, or had an answer within a few
+//! seconds, is never closed for another; if all have, the new one is turned away at once, because a queue would only hide that.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -134,23 +134,23 @@ impl State {
             self.found.clear();
             (self.found_of, self.blind_until) = (of, 0);
         }
-        if self.close_first_found() {
+        if self.close_first_found(now) {
             return true;
         }
         if now < self.blind_until {
             return false;
         }
-        self.look(of);
-        let closed = self.close_first_found();
+        self.look(of, now);
+        let closed = self.close_first_found(now);
         if !closed {
             self.blind_until = now + BLIND;
         }
         closed
     }
 
-    fn close_first_found(&mut self) -> bool {
+    fn close_first_found(&mut self, now: Millis) -> bool {
         while let Some((number, rank)) = self.found.pop_front() {
-            let still = self.members.get(&number).is_some_and(|it| it.rank() == Some(rank));
+            let still = self.members.get(&number).is_some_and(|it| it.rank(now) == Some(rank));
             if still && self.forget(number).is_some_and(|it| it.end(Why::MadeRoom)) {
                 return true;
             }
@@ -158,12 +158,12 @@ impl State {
         false
     }
 
-    fn look(&mut self, of: Option<IpAddr>) {
+    fn look(&mut self, of: Option<IpAddr>, now: Millis) {
         let idle = self
             .members
             .iter()
             .filter(|(_, member)| of.is_none_or(|address| member.address() == address))
-            .filter_map(|(number, member)| Some((member.rank()?, *number)));
+            .filter_map(|(number, member)| Some((member.rank(now)?, *number)));
         let mut idle: Vec<_> = idle.collect();
         if idle.len() > LOOK {
             idle.select_nth_unstable(LOOK - 1);
@@ -191,7 +191,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listener::conduct::{Ended, Patience, Verdict};
+    use crate::listener::conduct::{Ended, IN_USE, Patience, Verdict};
 
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
@@ -221,7 +221,7 @@ mod tests {
         let crowd = crowd(4, 100, 100);
         let members = waiting(&crowd, ONE, 4);
         members[0].let_in();
-        crowd.admit(OTHER, 10).expect("somebody goes");
+        crowd.admit(OTHER, IN_USE).expect("somebody goes");
         assert_eq!(members.iter().map(|it| ended(it)).collect::<Vec<_>>(), [false, true, false, false]);
         assert_eq!(crowd.len(), 4);
     }
@@ -237,6 +237,16 @@ mod tests {
         assert_eq!(crowd.admit(OTHER, 50).map(|_| ()), Err(TurnedAway::Full));
         crowd.admit(OTHER, 10 + BLIND).expect("the idle one goes");
         assert!(ended(&members[0]) && !ended(&members[1]));
+    }
+
+    #[test]
+    fn who_had_an_answer_just_now_is_not_closed_for_another() {
+        let crowd = crowd(1, 100, 100);
+        let members = waiting(&crowd, ONE, 1);
+        members[0].let_in();
+        assert_eq!(crowd.admit(OTHER, IN_USE - 1).map(|_| ()), Err(TurnedAway::Full));
+        crowd.admit(OTHER, IN_USE - 1 + BLIND).expect("it is idle by now");
+        assert!(ended(&members[0]));
     }
 
     #[test]

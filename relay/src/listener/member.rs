@@ -39,8 +39,8 @@ impl Member {
         self.address
     }
 
-    pub(super) fn rank(&self) -> Option<Rank> {
-        self.conduct.lock().rank()
+    pub(super) fn rank(&self, now: Millis) -> Option<Rank> {
+        self.conduct.lock().rank(now)
     }
 
     pub(super) fn is_newcomer(&self) -> bool {
