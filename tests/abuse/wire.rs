@@ -22,6 +22,7 @@ pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const ACK: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
@@ -100,6 +101,7 @@ pub(crate) async fn open(last: u8, to: SocketAddr) -> io::Result<TcpStream> {
     while had < 9 {
         had += stream.read(&mut begin[had..]).await?;
     }
+    stream.write_all(&frame(SETTINGS, ACK, 0, &[])).await?;
     Ok(stream)
 }
 

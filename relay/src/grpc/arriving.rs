@@ -16,7 +16,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 use super::{REQUEST_BYTES, guarded::Inflow, status};
-use crate::{error::RelayError, listener::Member, metrics::Metrics};
+use crate::{
+    error::RelayError,
+    listener::{Host, Member},
+    metrics::Metrics,
+};
 
 /// What gRPC puts before a message: whether it is compressed, and how long it is.
 const PREFIX: usize = 5;
@@ -25,6 +29,7 @@ const PREFIX: usize = 5;
 pub(super) struct Arriving<B = Incoming> {
     body: B,
     member: Arc<Member>,
+    host: Arc<Host>,
     inflow: Arc<Inflow>,
     metrics: Arc<Metrics>,
     time: Duration,
@@ -32,13 +37,14 @@ pub(super) struct Arriving<B = Incoming> {
     /// Most bodies are there with their header, and need no timer.
     timer: Option<Pin<Box<Sleep>>>,
     taken: u64,
+    is_over: bool,
     prefix: Prefix,
 }
 
 impl<B> Arriving<B> {
     pub(super) fn new(
         body: B,
-        member: Arc<Member>,
+        (member, host): (Arc<Member>, Arc<Host>),
         inflow: Arc<Inflow>,
         metrics: Arc<Metrics>,
         time: Duration,
@@ -46,7 +52,19 @@ impl<B> Arriving<B> {
     ) -> Self {
         let prefix = if is_grpc { Prefix::default() } else { Prefix::over() };
         let until = Instant::now() + time;
-        Self { body, member, inflow, metrics, time, until, timer: None, taken: 0, prefix }
+        Self {
+            body,
+            member,
+            host,
+            inflow,
+            metrics,
+            time,
+            until,
+            timer: None,
+            taken: 0,
+            is_over: false,
+            prefix,
+        }
     }
 
     fn refused(&self, error: RelayError) -> Status {
@@ -93,8 +111,14 @@ where
                 let took = frame.data_ref().map_or(Ok(()), |data| self.took(data));
                 Poll::Ready(Some(took.map(|()| frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Status::from_error(error.into())))),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Err(error))) => {
+                self.member.broke_off(self.host.now());
+                Poll::Ready(Some(Err(Status::from_error(error.into()))))
+            }
+            Poll::Ready(None) => {
+                self.is_over = true;
+                Poll::Ready(None)
+            }
             Poll::Pending if self.is_late(context) => {
                 let patience_ms = u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX);
                 Poll::Ready(Some(Err(self.refused(RelayError::SlowSender { patience_ms }))))
@@ -114,6 +138,9 @@ where
 
 impl<B> Drop for Arriving<B> {
     fn drop(&mut self) {
+        if !self.is_over {
+            self.member.left_unread();
+        }
         self.inflow.give_back(self.taken);
     }
 }

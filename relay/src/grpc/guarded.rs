@@ -108,8 +108,9 @@ where
             if body.is_end_stream() {
                 return Body::empty();
             }
-            let (member, inflow) = (Arc::clone(&self.member), Arc::clone(&self.inflow));
-            Body::new(Arriving::new(body, member, inflow, Arc::clone(&self.metrics), self.request, is_grpc))
+            let caller = (Arc::clone(&self.member), Arc::clone(&self.host));
+            let inflow = Arc::clone(&self.inflow);
+            Body::new(Arriving::new(body, caller, inflow, Arc::clone(&self.metrics), self.request, is_grpc))
         });
         let answered = self.inner.call(request);
         Box::pin(async move {

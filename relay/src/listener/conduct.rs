@@ -13,6 +13,8 @@ pub(crate) type Millis = u64;
 const PROTOCOL_BYTES: Allowance = Allowance { most: 4 << 20, per_second: 64 << 10 };
 /// ... and calls that are given up before there is an answer: as many as two full connections, then a hundred a second.
 const GIVEN_UP: Allowance = Allowance { most: 512, per_second: 100 };
+/// Of a body that is refused so much may be on its way, a window of HTTP/2.
+const UNREAD: u64 = 1 << 20;
 /// Calls in a row that were sent away for their token, until the next ones have to connect anew.
 pub(crate) const SENT_AWAY: u32 = 100;
 
@@ -70,6 +72,8 @@ pub(crate) struct Conduct {
     calls: VecDeque<Call>,
     next_call: u64,
     protocol_bytes: Used,
+    /// Bytes of calls that nobody reads any more, and that may still come.
+    unread: u64,
     given_up: Used,
     sent_away: u32,
     end: Option<Why>,
@@ -103,6 +107,7 @@ impl Conduct {
             calls: VecDeque::new(),
             next_call: 0,
             protocol_bytes: Used::default(),
+            unread: 0,
             given_up: Used::default(),
             sent_away: 0,
             end: None,
@@ -125,13 +130,25 @@ impl Conduct {
 
     /// Bytes came; answers whether they are too many.
     pub(crate) fn received(&mut self, bytes: u64, now: Millis) -> bool {
-        let flood = !self.protocol_bytes.take(PROTOCOL_BYTES, bytes, now);
+        let unread = self.unread.min(bytes);
+        self.unread -= unread;
+        let flood = !self.protocol_bytes.take(PROTOCOL_BYTES, bytes - unread, now);
         flood && self.end(Why::Flood)
     }
 
     /// So many of the bytes that came were part of a call.
     pub(crate) fn meant(&mut self, bytes: u64) {
         self.protocol_bytes.give_back(bytes);
+    }
+
+    /// A body was refused, or given up, before its end.
+    pub(crate) fn left_unread(&mut self) {
+        self.unread = UNREAD;
+    }
+
+    /// A body broke off; answers whether the connection is to be looked at.
+    pub(crate) fn broke_off(&mut self, now: Millis) -> bool {
+        !self.given_up.take(GIVEN_UP, 1, now) && self.end(Why::Flood)
     }
 
     /// A call begins; the number is for its end.
@@ -152,8 +169,7 @@ impl Conduct {
     pub(crate) fn call_ended(&mut self, number: u64, how: Ended, now: Millis) -> bool {
         self.calls.retain(|call| call.number != number);
         self.idle_since = now;
-        let flood = how == Ended::GivenUp && !self.given_up.take(GIVEN_UP, 1, now);
-        flood && self.end(Why::Flood)
+        how == Ended::GivenUp && self.broke_off(now)
     }
 
     /// A call was let in.
@@ -298,6 +314,16 @@ mod tests {
         assert_eq!(conduct.verdict(&PATIENCE, 0), Verdict::End(Why::Flood));
         let mut slow = greeted();
         assert!((0..10_000).all(|second| !slow.received(PROTOCOL_BYTES.per_second, second * 1_000)));
+    }
+
+    #[test]
+    fn what_was_on_its_way_to_a_refused_call_is_no_flood() {
+        let mut conduct = greeted();
+        for _ in 0..100 {
+            conduct.left_unread();
+            assert!(!conduct.received(UNREAD, 0));
+        }
+        assert!(!conduct.received(PROTOCOL_BYTES.most, 0) && conduct.received(1, 0));
     }
 
     #[test]

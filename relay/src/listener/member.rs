@@ -88,6 +88,18 @@ impl Member {
         self.conduct.lock().meant(bytes as u64);
     }
 
+    /// A body was refused, or given up, before its end.
+    pub(crate) fn left_unread(&self) {
+        self.conduct.lock().left_unread();
+    }
+
+    /// A body broke off.
+    pub(crate) fn broke_off(&self, now: Millis) {
+        if self.conduct.lock().broke_off(now) {
+            self.look.notify_one();
+        }
+    }
+
     /// A call begins; the number is for its end.
     pub(crate) fn call_began(&self, now: Millis) -> u64 {
         self.greet();
