@@ -58,10 +58,13 @@ impl Beating {
     }
 }
 
+/// When a call began, and how long it took or why it failed.
+pub(crate) type Answer = (Instant, Result<Duration, Status>);
+
 /// Some of them, until they are asked what came of it.
 pub(crate) struct Regulars {
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<Vec<Result<Duration, Status>>>>,
+    tasks: Vec<JoinHandle<Vec<Answer>>>,
 }
 
 impl Regulars {
@@ -83,7 +86,7 @@ impl Regulars {
                 let mut answers = Vec::new();
                 while !*stopped.borrow() {
                     let called = Instant::now();
-                    answers.push(node.beat().await.map(|()| called.elapsed()));
+                    answers.push((called, node.beat().await.map(|()| called.elapsed())));
                     tokio::time::sleep(PAUSE).await;
                 }
                 answers
@@ -92,8 +95,8 @@ impl Regulars {
         Self { stop, tasks }
     }
 
-    /// How long each of their calls took, or why it failed.
-    pub(crate) async fn finish(self) -> Vec<Result<Duration, Status>> {
+    /// All their calls.
+    pub(crate) async fn finish(self) -> Vec<Answer> {
         self.stop.send_replace(true);
         let mut answers = Vec::new();
         for task in self.tasks {

@@ -111,7 +111,7 @@ impl Siege {
         let grown = resident_bytes(self.relay.pid().ok_or("it runs")?) - self.resident;
         let answers = self.regulars.finish().await;
         let calls = answers.len();
-        let failed: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+        let failed: Vec<_> = answers.into_iter().filter_map(|(_, answer)| answer.err()).collect();
         assert!(failed.is_empty(), "{} of {calls} calls failed: {:?}", failed.len(), failed[0]);
         assert!(calls > 20, "{calls} calls");
         assert!(grown < GROWTH, "the relay has grown by {:.1} MiB", grown / 1024.0 / 1024.0);

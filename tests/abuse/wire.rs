@@ -95,11 +95,15 @@ pub(crate) fn opening(settings: &[(u16, u32)]) -> Vec<u8> {
 pub(crate) async fn open(last: u8, to: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = connect_from(last, to).await?;
     stream.write_all(&opening(&[])).await?;
-    // What the relay begins with: its settings and a larger window. More than that does not come by itself.
+    // What the relay begins with: its settings, and then a larger window, before which that much may not be sent.
+    let larger = [0, 0, 4, WINDOW_UPDATE];
     let mut begin = [0; 1_024];
     let mut had = 0;
-    while had < 9 {
-        had += stream.read(&mut begin[had..]).await?;
+    while !begin[..had].windows(larger.len()).any(|it| it == larger) {
+        match stream.read(&mut begin[had..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => had += more,
+        }
     }
     stream.write_all(&frame(SETTINGS, ACK, 0, &[])).await?;
     Ok(stream)
