@@ -6,7 +6,6 @@
 //! each attacker keeps to a pace (`attacks.rs`, with the reason for each) at which this process has time left for the
 //! callers that it measures: what they notice is then the relay's doing. `attack_load_share` says how much of the machine was
 //! busy during the worst.
-#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 mod attacks;
 #[path = "../../access/certificates.rs"]
