@@ -67,6 +67,7 @@ fn at_least_20000_histories_of_nodes_relays_and_a_log_break_no_invariant() {
     println!("{total:#?}");
     assert!(total.lost > 0 && total.compacted > 0 && total.refused > 0, "the faults have happened");
     assert!(total.readmitted > 0 && total.forked > 0 && total.forgotten > 0, "the faults have happened");
+    assert!(total.healed > 0 && total.voided > 0, "tails were given back, and some too late");
     assert!(total.letters > 0 && total.reads > 0 && total.quiet_changed > 0, "all of it has happened");
     assert!(total.restored > 0 && total.behind > 0 && total.at_risk > 0, "the faults have happened");
 }
@@ -136,6 +137,8 @@ every_rule_is_needed! {
     an_open_must_jump: NoOpen within 100;
     frames_must_not_be_deduplicated: FrameCounter within 50;
     a_snapshot_must_be_compared_with_the_log: SnapshotBlind within 100;
+    a_reseed_must_undo_nothing: LateReseed within 1000;
+    rows_of_a_lost_tail_must_have_numbers_that_are_valid: NoRestamp within 1000;
 }
 
 macro_rules! rules_are_needed_by_a_type {

@@ -31,6 +31,10 @@ pub enum Trap {
     FrameCounter,
     /// A snapshot is used without comparing the last frame that it covers.
     SnapshotBlind,
+    /// Every Reseed takes effect, whatever lies between the cut and it.
+    LateReseed,
+    /// Rows of a lost tail keep their revisions through a Reseed.
+    NoRestamp,
     /// A relay that the others may not hear promises as if they did.
     Boastful,
     /// The others are not asked before an end is proposed.

@@ -397,4 +397,18 @@ impl Witness for Keeper {
     fn witness_frame(&self, session: u64, position: Position) {
         self.placed(session, position);
     }
+
+    fn witness_anew(&self, fold: &Fold, me: u64) {
+        let now = self.clock.now();
+        for (key, incarnation) in self.company.leases().known() {
+            let name = self.names.get(&key.namespace).map(|name| name.clone());
+            let view = name.and_then(|name| fold.namespace(&name));
+            if view.and_then(|view| view.member(key.node)).is_none() {
+                self.company.leases().ended(now, key, incarnation, Ended::Told);
+                self.company.forget_contact(key);
+            }
+        }
+        // What was promised stays promised: no lease gets shorter by this.
+        self.restore(fold, me);
+    }
 }

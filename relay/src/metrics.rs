@@ -8,7 +8,7 @@ mod floors;
 mod labels;
 
 pub use floors::FloorGauge;
-pub use labels::{Admission, FileRead, Handshake, PushResult, WebhookOutcome};
+pub use labels::{Admission, FileRead, Handshake, PushResult, Reseeding, WebhookOutcome};
 
 use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
@@ -88,6 +88,7 @@ pub struct Metrics {
     frames: Counter,
     records: Counter,
     snapshots: Counter,
+    reseeds: CounterPer<Reseeding>,
     relay_pause: Counter<f64, AtomicU64>,
     mass_losses: Counter,
     floors: FloorCounters,
@@ -137,6 +138,11 @@ impl Default for Metrics {
             frames: counter(it, "frames", "Frames that this relay appended to the log"),
             records: counter(it, "records", "Records in those frames"),
             snapshots: counter(it, "snapshots", "Snapshots that this relay stored"),
+            reseeds: CounterPer::registered(
+                it,
+                "reseeds",
+                "Logs that came back without their newest frames, by what became of that",
+            ),
             relay_pause: registered(
                 it,
                 Counter::default(),
@@ -243,6 +249,11 @@ impl Metrics {
     /// A snapshot was stored.
     pub fn snapshot_stored(&self) {
         self.snapshots.inc();
+    }
+
+    /// The log had come back without its newest frames, and that is over now.
+    pub fn reseeded(&self, outcome: Reseeding) {
+        self.reseeds.of(outcome).inc();
     }
 
     /// This relay stood still for so long.

@@ -9,7 +9,9 @@ use dormouse_proto::{
 };
 use dormouse_relay::{
     config::Config,
+    liveness::Millis,
     log::{Log, LogId, Position, faults::Faulty, memory::Memory},
+    metrics::Gauges,
 };
 use tokio::time::sleep;
 
@@ -20,11 +22,22 @@ struct Fleet {
     log: Memory,
     ways: Vec<Faulty<Memory>>,
     relays: Vec<Served>,
+    awake: Millis,
 }
 
 impl Fleet {
     async fn of(count: usize) -> Result<Self, Box<dyn std::error::Error>> {
-        let mut fleet = Self { log: Memory::new(LogId(9)).shared(), ways: Vec::new(), relays: Vec::new() };
+        Self::with_leases(count, Millis(1_000)).await
+    }
+
+    /// Whoever is silent while a log is given back its tail is not declared gone, which would be news that must not be undone.
+    async fn of_patient(count: usize) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::with_leases(count, Millis(60_000)).await
+    }
+
+    async fn with_leases(count: usize, awake: Millis) -> Result<Self, Box<dyn std::error::Error>> {
+        let log = Memory::new(LogId(9)).shared();
+        let mut fleet = Self { log, ways: Vec::new(), relays: Vec::new(), awake };
         for _ in 0..count {
             fleet.start_another().await?;
         }
@@ -34,8 +47,8 @@ impl Fleet {
     async fn start_another(&mut self) -> Outcome {
         let way = Faulty::by_hand(self.log.clone());
         let mut config = Config::default();
-        config.leases.awake = dormouse_relay::liveness::Millis(1_000);
-        config.leases.suspect_grace = dormouse_relay::liveness::Millis(200);
+        config.leases.awake = self.awake;
+        config.leases.suspect_grace = Millis(200);
         self.relays.push(Served::new(config, Arc::new(way.clone())).await?);
         self.ways.push(way);
         Ok(())
@@ -241,25 +254,138 @@ async fn the_leases_of_a_relay_that_is_gone_are_taken_over() -> Outcome {
     Ok(())
 }
 
+impl Fleet {
+    /// Waits until every relay has applied something behind that revision and has no trouble with its log.
+    async fn is_well_behind(&self, revision: Revision) -> Outcome {
+        let well = async {
+            for relay in &self.relays {
+                let sequencer = &relay.relay().sequencer;
+                while sequencer.trouble().is_some() || sequencer.read().fold.revision() <= revision {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), well).await.map_err(|_| {
+            let at =
+                |it: &Served| (it.relay().sequencer.trouble(), it.relay().sequencer.read().fold.revision());
+            format!(
+                "not behind {revision}: {:?}, {:?}",
+                self.relays.iter().map(at).collect::<Vec<_>>(),
+                self.reseeds()
+            )
+            .into()
+        })
+    }
+
+    /// How often each outcome was counted, by all relays together.
+    fn reseeds(&self) -> [usize; 3] {
+        let pages =
+            self.relays.iter().map(|it| it.relay().metrics.encode(&Gauges::default()).expect("a page"));
+        let pages: Vec<String> = pages.collect();
+        ["healed", "healed_by_another", "log_won"].map(|outcome| {
+            let series = format!("dormouse_reseeds_total{{outcome=\"{outcome}\"}} ");
+            let value = |page: &String| page.split(&series).nth(1)?.lines().next()?.parse::<usize>().ok();
+            pages.iter().filter_map(value).sum::<usize>()
+        })
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_tail_is_noticed_by_all_and_told_to_those_who_had_seen_it() -> Outcome {
-    let fleet = Fleet::of(2).await?;
+async fn a_tail_that_the_log_lost_is_given_back_by_the_relays_that_hold_it() -> Outcome {
+    let mut fleet = Fleet::of_patient(3).await?;
+    let mut caller = Caller::new(&fleet.relays[0], 1).await;
+    let mut quiet = Caller::new(&fleet.relays[1], 2).await;
+    caller.sync(vec![add("shown", 1)]).await?;
+    quiet.sync(Vec::new()).await?;
+    fleet.agrees().await;
+    let kept = fleet.log.barrier().await?.expect("not empty");
+    // What is acknowledged from here on goes with the tail, and so does somebody's joining.
+    for relay in 0..3 {
+        fleet.move_to(&mut caller, relay).await;
+        caller.sync(vec![add("shown", 10), set_add("lost", &[&format!("by {relay}")])]).await?;
+    }
+    let mut newcomer = Caller::new(&fleet.relays[2], 3).await;
+    newcomer.sync(vec![add("shown", 100)]).await?;
+    fleet.agrees().await;
+    let before = fleet.revisions().max().expect("there are relays");
+    fleet.log.lose_tail(kept);
+    fleet.is_well_behind(before).await?;
+    fleet.agrees().await;
+    assert_eq!(fleet.reseeds(), [1, 2, 0], "one gives it back, the others follow");
+
+    fleet.move_to(&mut quiet, 2).await;
+    let answer = quiet.sync(Vec::new()).await?;
+    assert_eq!(
+        Restart::try_from(chunk(&answer).restart)?,
+        Restart::Unspecified,
+        "a token from before the cut"
+    );
+    assert_eq!(counter(&chunk(&answer).keys, "shown"), Some(131), "nothing that was acknowledged is lost");
+    let answer = caller.sync(Vec::new()).await?;
+    assert_eq!(Restart::try_from(chunk(&answer).restart)?, Restart::Lost, "it was shown numbers of the tail");
+    assert_eq!(counter(&chunk(&answer).keys, "shown"), Some(131));
+    let answer = newcomer.sync(vec![add("shown", 1_000)]).await?;
+    assert!(pushed(&answer).revision > before.0, "who joined in the tail is known: {answer:?}");
+    // Whoever starts now finds all of it, and so do the relays that have been there.
+    fleet.start_another().await?;
+    fleet.agrees().await;
+    fleet.move_to(&mut quiet, 3).await;
+    let answer = quiet.sync(Vec::new()).await?;
+    assert_eq!(counter(&chunk(&answer).keys, "shown"), Some(1_131));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_is_lost_for_good_when_somebody_wrote_to_the_log_since_and_who_had_seen_it_is_told() -> Outcome
+{
+    let mut fleet = Fleet::of_patient(2).await?;
     let mut caller = Caller::new(&fleet.relays[0], 1).await;
     caller.sync(vec![add("shown", 1)]).await?;
+    fleet.agrees().await;
     let kept = fleet.log.barrier().await?.expect("not empty");
     caller.sync(vec![add("shown", 1)]).await?;
     fleet.agrees().await;
+    // The relays that hold the tail hear of its loss only when one that holds nothing of it has served a push.
+    fleet.ways.iter().for_each(Faulty::cut);
     fleet.log.lose_tail(kept);
+    fleet.start_another().await?;
+    let again = fleet.relays.pop().expect("just started");
+    let mut other = Caller::new(&again, 2).await;
+    other.sync(vec![add("others", 1)]).await?;
+    fleet.ways.iter().for_each(Faulty::mend);
     for relay in &fleet.relays {
-        let why = tokio::time::timeout(Duration::from_secs(10), relay.relay().sequencer.lost()).await?;
-        assert!(why.contains("lost frames") || why.contains("forked"), "{why}");
+        let why = tokio::time::timeout(Duration::from_secs(30), relay.relay().sequencer.lost()).await?;
+        assert!(why.contains("so the log counts as it is"), "{why}");
     }
-    drop(fleet.relays);
-    let again = Served::new(Config::default(), Arc::new(fleet.log.clone())).await?;
+    assert_eq!(fleet.reseeds(), [0, 0, 2]);
     caller.mailbox = again.mailbox().await;
     let answer = caller.sync(Vec::new()).await?;
     assert_eq!(Restart::try_from(chunk(&answer).restart)?, Restart::Lost);
     assert_eq!(counter(&chunk(&answer).keys, "shown"), Some(1));
     again.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_lost_nothing_takes_over_what_another_gives_back() -> Outcome {
+    let mut fleet = Fleet::of_patient(2).await?;
+    let mut caller = Caller::new(&fleet.relays[0], 1).await;
+    caller.sync(vec![add("shown", 1)]).await?;
+    fleet.agrees().await;
+    // The second one is cut off, so it never reads the tail.
+    fleet.ways[1].cut();
+    let kept = fleet.log.barrier().await?.expect("not empty");
+    caller.sync(vec![add("shown", 10)]).await?;
+    let before = fleet.relays[0].relay().sequencer.read().fold.revision();
+    fleet.log.lose_tail(kept);
+    fleet.ways[1].mend();
+    fleet.is_well_behind(before).await?;
+    fleet.agrees().await;
+    assert_eq!(fleet.reseeds(), [1, 1, 0]);
+    fleet.start_another().await?;
+    fleet.move_to(&mut caller, 1).await;
+    let answer = caller.sync(Vec::new()).await?;
+    assert_eq!(counter(&chunk(&answer).keys, "shown"), Some(11));
+    fleet.agrees().await;
     Ok(())
 }

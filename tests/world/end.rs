@@ -26,10 +26,8 @@ impl World {
     /// The first invariant that does not hold.
     pub fn check_end(&mut self) -> Result<(), Violation> {
         self.loss = 0.0;
-        for relay in 0..self.relays.len() {
-            if !self.relays[relay].connected {
-                self.reconnect(relay)?;
-            }
+        while let Some(relay) = self.relays.iter().position(|it| !it.connected) {
+            self.reconnect(relay)?;
         }
         self.catch_up(0, self.log.len())?;
         self.lift_limits()?;
@@ -217,8 +215,8 @@ impl World {
         }
         let want = self.truth_mut().hash();
         ensure(self.replay().fold.hash() == want, || "I5: a replay comes to another state".into())?;
-        let (machine, applied) = (&self.relays[0].machine, &self.relays[0].applied);
-        let restored = crate::machine::Snapshot::of(machine, applied).restore(self.trap);
+        let (machine, frames) = (&self.relays[0].machine, &self.relays[0].frames);
+        let restored = crate::machine::Snapshot::of(machine, frames).restore(self.trap);
         ensure(restored.fold.hash() == want, || "I5: a restored snapshot is another state".into())
     }
 }

@@ -123,7 +123,9 @@ impl Faults {
             Trap::Resend => Self { gone: true, ..none },
             Trap::VoidFree => Self { late: true, hungry: true, ..none },
             Trap::NoClone => Self { clone: true, ..none },
-            Trap::NoHead | Trap::NoOpen => Self { regress: true, ..none },
+            Trap::NoHead | Trap::NoOpen | Trap::LateReseed | Trap::NoRestamp => {
+                Self { regress: true, ..none }
+            }
             Trap::FrameCounter => Self { reorder: true, ..none },
             Trap::SnapshotBlind => Self { regress: true, crash: true, ..none },
         }

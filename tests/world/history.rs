@@ -124,7 +124,7 @@ impl World {
             }
             790..840 => self.beside(node, relay)?,
             840..900 if connected => {
-                let upto = self.rng.usize(self.relays[relay].applied.len()..=self.log.len());
+                let upto = self.rng.usize(self.relays[relay].frames.len()..=self.log.len());
                 self.catch_up(relay, upto)?;
                 if self.chance(0.3) {
                     self.take_snapshot(relay);
@@ -145,6 +145,7 @@ impl World {
                 self.crash(relay);
                 self.reconnect(relay)?;
             }
+            980..1000 if connected => self.land_reseed(relay)?,
             _ => {}
         }
         Ok(())

@@ -11,6 +11,8 @@ use dormouse_relay::{
     state::{Fold, Verdict},
 };
 
+use crate::{healing::Seeds, log::Entry};
+
 /// What applies frames.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -32,13 +34,16 @@ impl Machine {
         Self { fold: Fold::with_traps(traps(trap)), trap, newest: HashMap::new() }
     }
 
-    /// Applies a frame.
-    pub fn apply(&mut self, frame: &Frame, each: impl FnMut(&Fold, usize, &Record, Verdict)) {
+    /// Applies a frame, with what a Reseed in it refers to.
+    pub fn apply(&mut self, frame: &Frame, seeds: &Seeds, each: impl FnMut(&Fold, usize, &Record, Verdict)) {
         let newest = self.newest.entry(frame.header.session).or_default();
         if self.trap == Some(Trap::FrameCounter) && frame.header.counter <= *newest {
             return;
         }
         *newest = (*newest).max(frame.header.counter);
+        if let Some(reseed) = self.fold.wants(frame) {
+            self.fold.give(seeds.state(reseed));
+        }
         self.fold.apply_frame(frame, each);
     }
 }
@@ -54,10 +59,11 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Writes one.
-    pub fn of(machine: &Machine, covered: &[RecordId]) -> Self {
+    pub fn of(machine: &Machine, covered: &[Entry]) -> Self {
         let mut bytes = Vec::new();
         machine.fold.write_snapshot(|piece| bytes.extend_from_slice(piece));
-        Self { covered: covered.to_vec(), bytes: Rc::new(bytes), newest: machine.newest.clone() }
+        let covered = covered.iter().map(|entry| entry.id).collect();
+        Self { covered, bytes: Rc::new(bytes), newest: machine.newest.clone() }
     }
 
     /// Reads it back, in pieces that end anywhere.

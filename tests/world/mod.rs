@@ -24,6 +24,7 @@ mod end;
 pub mod faults;
 #[path = "../fleet/mod.rs"]
 pub mod fleet;
+pub mod healing;
 pub mod history;
 pub mod log;
 pub mod machine;

@@ -7,9 +7,10 @@ use dormouse_proto::{
     record::{Digest, Frame, FrameHeader, Record},
     traps::Trap,
 };
-use dormouse_relay::{log::RecordId, state::Verdict};
+use dormouse_relay::state::{Seeded, Verdict};
 
 use crate::{
+    log::Entry,
     machine::{Machine, Snapshot},
     truth::Truth,
     violation::{Violation, ensure},
@@ -17,15 +18,15 @@ use crate::{
 };
 
 /// How far an Open jumps at least, and at most beyond that.
-const JUMP: u64 = 1 << 36;
+pub(crate) const JUMP: u64 = 1 << 36;
 
 /// One relay.
 #[derive(Clone, Debug)]
 pub struct Relay {
     /// Its state.
     pub machine: Machine,
-    /// The ids of the frames that it has applied.
-    pub applied: Vec<RecordId>,
+    /// The frames that it has applied.
+    pub frames: Vec<Entry>,
     session: u64,
     counter: u64,
     /// Whether it reaches the log.
@@ -41,7 +42,7 @@ impl Relay {
     pub fn new(trap: Option<Trap>) -> Self {
         Self {
             machine: Machine::new(trap),
-            applied: Vec::new(),
+            frames: Vec::new(),
             session: 0,
             counter: 0,
             connected: false,
@@ -80,7 +81,13 @@ impl World {
             self.copies.push(self.log.entries()[at - 1].clone());
         }
         self.catch_up(relay, at)?;
-        Ok(self.truth().verdicts(at - 1).last().map(|it| it.1.clone()))
+        let verdict = self.truth().verdicts(at - 1).last().map(|it| it.1.clone());
+        match verdict {
+            Some(Verdict::Reseed(Seeded::Healed)) => self.stats.healed += 1,
+            Some(Verdict::Reseed(_)) => self.stats.voided += 1,
+            _ => {}
+        }
+        Ok(verdict)
     }
 
     fn next_header(&mut self, relay: usize) -> FrameHeader {
@@ -89,7 +96,7 @@ impl World {
         FrameHeader {
             session: it.session,
             counter: it.counter,
-            applied_position: it.applied.len() as u64,
+            applied_position: it.frames.len() as u64,
             applied_revision: it.revision(),
             stamp_ms: self.now,
         }
@@ -115,9 +122,9 @@ impl World {
         self.note(&entry)
     }
 
-    fn note(&mut self, entry: &crate::log::Entry) -> Result<(), Violation> {
-        let Self { truths, registry, .. } = self;
-        truths.last_mut().expect("there is a history").apply(entry, registry)
+    fn note(&mut self, entry: &Entry) -> Result<(), Violation> {
+        let Self { truths, registry, seeds, .. } = self;
+        truths.last_mut().expect("there is a history").apply(entry, registry, seeds)
     }
 
     /// A relay applies the log up to a position.
@@ -125,18 +132,18 @@ impl World {
     /// # Errors
     /// I5, if it comes to another verdict or another state than the fold at the end of the log.
     pub fn catch_up(&mut self, relay: usize, upto: usize) -> Result<(), Violation> {
-        let Self { relays, log, truths, rng, .. } = self;
+        let Self { relays, log, truths, rng, seeds, .. } = self;
         let it = &mut relays[relay];
         let truth = &truths[it.history];
-        while it.applied.len() < upto {
-            let entry = &log.entries()[it.applied.len()];
-            let (expected, mut nth, mut alike) = (truth.verdicts(it.applied.len()), 0, true);
-            it.machine.apply(&entry.frame, |fold, _, _, verdict| {
+        while it.frames.len() < upto {
+            let entry = &log.entries()[it.frames.len()];
+            let (expected, mut nth, mut alike) = (truth.verdicts(it.frames.len()), 0, true);
+            it.machine.apply(&entry.frame, seeds, |fold, _, _, verdict| {
                 alike &= expected.get(nth).is_some_and(|want| *want == (fold.revision(), verdict));
                 nth += 1;
             });
-            it.applied.push(entry.id);
-            let position = it.applied.len();
+            it.frames.push(entry.clone());
+            let position = it.frames.len();
             ensure(alike && nth == expected.len(), || {
                 format!("I5: relay {relay} comes to another verdict at position {position}")
             })?;
@@ -161,9 +168,9 @@ impl World {
     /// A relay writes a snapshot of what it has applied.
     pub fn take_snapshot(&mut self, relay: usize) {
         let it = &self.relays[relay];
-        if !it.applied.is_empty() {
-            self.snapshots.push(Snapshot::of(&it.machine, &it.applied));
-            let covered = it.applied.len();
+        if !it.frames.is_empty() {
+            self.snapshots.push(Snapshot::of(&it.machine, &it.frames));
+            let covered = it.frames.len();
             self.say(|| format!("relay {relay} writes a snapshot of {covered} frames"));
         }
     }
@@ -186,9 +193,10 @@ impl World {
         self.stats.regressed += 1;
         self.late.clear();
         self.copies.clear();
+        self.reseeds.clear();
         let mut truth = Truth::new(self.trap);
         for entry in self.log.entries() {
-            truth.apply(entry, &self.registry)?;
+            truth.apply(entry, &self.registry, &self.seeds)?;
         }
         self.truths.push(truth);
         let all_crash = self.chance(0.3);
@@ -206,13 +214,18 @@ impl World {
     /// # Errors
     /// What it comes to and the reference would not.
     pub fn reconnect(&mut self, relay: usize) -> Result<(), Violation> {
-        let at = self.relays[relay].applied.len();
-        let same = |id: &RecordId| self.log.entries().get(at - 1).is_some_and(|entry| entry.id == *id);
-        if self.relays[relay].applied.last().is_some_and(|id| !same(id)) {
-            self.say(|| format!("relay {relay} finds that the log has lost what it applied"));
-            self.relays[relay] = Relay::new(self.trap);
+        let it = &self.relays[relay];
+        let there = |last: usize| self.log.entries().get(last).map(|entry| entry.id);
+        let lost = it.frames.last().is_some_and(|mine| there(it.frames.len() - 1) != Some(mine.id));
+        if lost && !self.find_lost(relay)? {
+            return Ok(());
         }
-        if self.relays[relay].applied.is_empty() {
+        self.open_session(relay)
+    }
+
+    /// A relay reads on, from a snapshot if it has nothing, and opens its session.
+    pub(crate) fn open_session(&mut self, relay: usize) -> Result<(), Violation> {
+        if self.relays[relay].frames.is_empty() {
             self.restore(relay);
         }
         let history = self.truths.len() - 1;
@@ -240,9 +253,9 @@ impl World {
         if let Some(snapshot) = found {
             let covered = snapshot.covered.len();
             let machine = snapshot.restore(self.trap);
-            let applied = entries[..covered].iter().map(|entry| entry.id).collect();
+            let frames = entries[..covered].to_vec();
             let it = &mut self.relays[relay];
-            (it.machine, it.applied) = (machine, applied);
+            (it.machine, it.frames) = (machine, frames);
             self.stats.restored += 1;
             self.say(|| format!("relay {relay} starts from a snapshot of {covered} frames"));
         }
@@ -251,7 +264,7 @@ impl World {
     /// An own relay that reads the whole log from its first frame.
     pub fn replay(&self) -> Arc<Machine> {
         let mut machine = Machine::new(self.trap);
-        self.log.entries().iter().for_each(|entry| machine.apply(&entry.frame, |_, _, _, _| {}));
+        self.log.entries().iter().for_each(|entry| machine.apply(&entry.frame, &self.seeds, |_, _, _, _| {}));
         Arc::new(machine)
     }
 }

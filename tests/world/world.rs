@@ -12,6 +12,7 @@ use fastrand::Rng;
 
 use crate::{
     faults::Faults,
+    healing::Seeds,
     log::{Entry, Log},
     machine::Snapshot,
     namespace,
@@ -68,6 +69,10 @@ pub struct Stats {
     pub restored: u64,
     /// Tails that the log lost.
     pub regressed: u64,
+    /// Tails that a relay gave back.
+    pub healed: u64,
+    /// Reseeds that came too late.
+    pub voided: u64,
     /// Acknowledged pushes that went with them.
     pub acked_and_lost: u64,
     /// Frames in the log at the end.
@@ -91,10 +96,12 @@ impl Stats {
         }
     }
 
-    fn each(&mut self) -> [&mut u64; 20] {
+    fn each(&mut self) -> [&mut u64; 22] {
         let Self { pushes, chunks, rows, barriers, compacted, lost, behind, refused, .. } = self;
         let Self { readmitted, forked, forgotten, at_risk, restored, regressed, .. } = self;
-        let Self { acked_and_lost, frames, letters, reads, quiet_sent, quiet_changed, .. } = self;
+        let Self {
+            healed, voided, acked_and_lost, frames, letters, reads, quiet_sent, quiet_changed, ..
+        } = self;
         [
             pushes,
             chunks,
@@ -110,6 +117,8 @@ impl Stats {
             at_risk,
             restored,
             regressed,
+            healed,
+            voided,
             acked_and_lost,
             frames,
             letters,
@@ -147,6 +156,10 @@ pub struct World {
     pub snapshots: Vec<Snapshot>,
     /// Push records that may land late.
     pub late: Vec<Record>,
+    /// Reseeds that may land late.
+    pub reseeds: Vec<Record>,
+    /// What Reseeds refer to.
+    pub seeds: Seeds,
     /// Frames that may land once more.
     pub copies: Vec<Entry>,
     /// Pushes whose author was told that they are bound.
@@ -182,6 +195,8 @@ impl World {
             registry: Registry::default(),
             snapshots: Vec::new(),
             late: Vec::new(),
+            reseeds: Vec::new(),
+            seeds: Seeds::default(),
             copies: Vec::new(),
             acked: HashSet::new(),
             palette: rows::of_types(|kind: Type| faults.types.has(kind)),

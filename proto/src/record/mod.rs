@@ -72,6 +72,16 @@ pub enum Record {
     Send(Send),
     /// A node has received its messages up to a revision.
     Received(Received),
+    /// A relay heals a log that has lost what it still holds.
+    Reseed(Reseed),
+}
+
+impl Record {
+    /// Whether it may change what nodes see. Between a cut of the log and a [`Reseed`] nothing of that kind may lie; of a
+    /// Reseed only its verdict says.
+    pub fn takes_effect(&self) -> bool {
+        !matches!(self, Self::Open { .. } | Self::Digest(_) | Self::Reseed(_))
+    }
 }
 
 /// A node's deltas.
@@ -232,6 +242,37 @@ pub struct Received {
     pub node: NodeId,
     /// Up to here.
     pub upto: Revision,
+}
+
+/// The log came back without its newest frames, and a relay still holds what they made in its memory: that state takes the
+/// place of the log's. Void if anything that takes effect lies between the cut and the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reseed {
+    /// The last position at which the log and the relay's memory agree; 0: there is none.
+    pub position: u64,
+    /// The session and counter of the frame there.
+    pub record_id: (u64, u64),
+    /// The revision there. Whoever was shown no more goes on; everybody else starts over.
+    pub safe: Revision,
+    /// Where the relay's state lies.
+    pub snapshot: SnapshotName,
+    /// The hash of that state.
+    pub hash: u128,
+    /// The revision jumps to this or above.
+    pub base: Revision,
+}
+
+/// A stored snapshot, by the last frame that it covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotName {
+    /// Where that frame is, or was.
+    pub position: u64,
+    /// Who wrote it.
+    pub session: u64,
+    /// Its number in that session.
+    pub counter: u64,
+    /// The checksum of its bytes.
+    pub crc: u64,
 }
 
 /// Limits that the fold itself enforces; `None` leaves one as it is.

@@ -1,8 +1,8 @@
 //! Between the domain form of records and the stored one, field by field.
 
 use super::{
-    BASE_MAX, Cause, Contact, Digest, Evidence, Gone, Join, Mark, Policy, Push, Received, Record, Send,
-    Unreadable, Write,
+    BASE_MAX, Cause, Contact, Digest, Evidence, Gone, Join, Mark, Policy, Push, Received, Record, Reseed,
+    Send, SnapshotName, Unreadable, Write,
 };
 use crate::{
     ids::{Beat, BootId, Incarnation, NodeId, PushId, PushNo, Revision},
@@ -41,6 +41,7 @@ impl From<Record> for stored::Record {
                 let received = stored::Received { node_id: node.0, upto: upto.0 };
                 (namespace.into(), Kind::Received(received))
             }
+            Record::Reseed(reseed) => (String::new(), Kind::Reseed(reseed.into())),
         };
         Self { namespace, kind: Some(kind) }
     }
@@ -138,6 +139,7 @@ impl TryFrom<stored::Record> for Record {
                 node: NodeId(node_id),
                 upto: Revision(upto),
             }),
+            Kind::Reseed(reseed) => Self::Reseed(reseed.try_into()?),
         })
     }
 }
@@ -241,6 +243,44 @@ impl TryFrom<stored::Digest> for Digest {
             evidence: digest.evidence.into_iter().map(heard).collect::<Result<_, _>>()?,
             suspects: digest.suspects.into_iter().map(mark).collect::<Result<_, _>>()?,
             told_upto: digest.told_upto,
+        })
+    }
+}
+
+impl From<Reseed> for stored::Reseed {
+    fn from(Reseed { position, record_id, safe, snapshot, hash, base }: Reseed) -> Self {
+        let SnapshotName { position: at, session, counter, crc } = snapshot;
+        Self {
+            position,
+            session: record_id.0,
+            counter: record_id.1,
+            safe: safe.0,
+            snapshot: Some(stored::SnapshotName { position: at, session, counter, crc }),
+            hash: hash.to_le_bytes().to_vec().into(),
+            base: base.0,
+        }
+    }
+}
+
+impl TryFrom<stored::Reseed> for Reseed {
+    type Error = Unreadable;
+
+    fn try_from(stored: stored::Reseed) -> Result<Self, Unreadable> {
+        let malformed = |what: &str| Unreadable::Malformed(what.into());
+        let named = stored.snapshot.ok_or_else(|| malformed("a Reseed without a snapshot"))?;
+        let stored::SnapshotName { position, session, counter, crc } = named;
+        if stored.base > BASE_MAX {
+            return Err(malformed("a base that leaves no revision after it"));
+        }
+        Ok(Self {
+            position: stored.position,
+            record_id: (stored.session, stored.counter),
+            safe: Revision(stored.safe),
+            snapshot: SnapshotName { position, session, counter, crc },
+            hash: u128::from_le_bytes(
+                stored.hash.as_ref().try_into().map_err(|_| malformed("a hash that is not 16 bytes"))?,
+            ),
+            base: Revision(stored.base),
         })
     }
 }

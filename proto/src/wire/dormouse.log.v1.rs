@@ -28,10 +28,10 @@ pub struct FrameHeader {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Record {
-    /// empty for Open and Digest, which speak for the whole log, and for the Policy of all namespaces
+    /// empty for Open, Digest and Reseed, which speak for the whole log, and for the Policy of all namespaces
     #[prost(string, tag = "1")]
     pub namespace: ::prost::alloc::string::String,
-    #[prost(oneof = "record::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "record::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: ::core::option::Option<record::Kind>,
 }
 /// Nested message and enum types in `Record`.
@@ -56,6 +56,8 @@ pub mod record {
         Send(super::Send),
         #[prost(message, tag = "10")]
         Received(super::Received),
+        #[prost(message, tag = "11")]
+        Reseed(super::Reseed),
     }
 }
 /// The first record of a session, at start and after every loss of the log connection.
@@ -241,6 +243,43 @@ pub struct Received {
     pub node_id: u64,
     #[prost(uint64, tag = "2")]
     pub upto: u64,
+}
+/// The log came back without its newest frames, and the writer still holds them in its memory: its state takes the place of
+/// what the frames made of it. Void if anything between the cut and this record took effect.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reseed {
+    /// the last one at which the log and the writer's memory agree; 0: there is none
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// with the counter: the record id there
+    #[prost(fixed64, tag = "2")]
+    pub session: u64,
+    #[prost(uint64, tag = "3")]
+    pub counter: u64,
+    /// the revision there: what was shown up to it stays valid
+    #[prost(uint64, tag = "4")]
+    pub safe: u64,
+    /// where the writer's state lies
+    #[prost(message, optional, tag = "5")]
+    pub snapshot: ::core::option::Option<SnapshotName>,
+    /// of that state
+    #[prost(bytes = "bytes", tag = "6")]
+    pub hash: ::prost::bytes::Bytes,
+    /// the revision jumps to this or above
+    #[prost(uint64, tag = "7")]
+    pub base: u64,
+}
+/// A stored snapshot is named by the last frame that it covers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotName {
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    #[prost(fixed64, tag = "2")]
+    pub session: u64,
+    #[prost(uint64, tag = "3")]
+    pub counter: u64,
+    #[prost(fixed64, tag = "4")]
+    pub crc: u64,
 }
 /// Limits that the fold itself enforces. They are a record, because two relays must refuse alike. 0: unchanged.
 /// Those of a namespace stand before those of all.
@@ -495,6 +534,9 @@ pub struct Begin {
     pub stamp_ms: u64,
     #[prost(message, optional, tag = "5")]
     pub limits: ::core::option::Option<Policy>,
+    /// the revision of the newest record that is neither an Open, a Digest nor a void Reseed
+    #[prost(uint64, tag = "6")]
+    pub effective: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NamespaceBegin {

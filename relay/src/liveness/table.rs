@@ -243,6 +243,11 @@ impl LeaseTable {
         }
     }
 
+    /// All members that are known, in no order.
+    pub fn known(&self) -> Vec<(LeaseKey, Incarnation)> {
+        self.slots.iter().map(|slot| (*slot.key(), slot.placed.lock().lease.incarnation)).collect()
+    }
+
     /// A Gone, Leave or Evict took effect. Answers whether that incarnation was known.
     pub fn ended(&self, now: Timestamp, key: LeaseKey, incarnation: Incarnation, how: Ended) -> bool {
         let same = |_: &LeaseKey, slot: &mut Slot| slot.placed.get_mut().lease.incarnation == incarnation;

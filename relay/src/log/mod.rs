@@ -91,6 +91,12 @@ pub trait Log: Send + Sync + 'static {
         self.append(record_id, frame)
     }
 
+    /// The log as it is now at its place, where this handle can never read on because it came back without its newest
+    /// frames, was made anew or has to be; `None`: this handle can.
+    fn reopen(&self) -> BoxFuture<'_, Result<Option<Arc<dyn Log>>, LogError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// A reader whose first frame is the one at `from`, or the next one to come if `from` is right behind the
     /// tail. To resume, read *at* the last applied frame and compare its record id: silence behind it would look
     /// the same on a log that has lost its tail.
@@ -185,6 +191,10 @@ impl<L: Log + ?Sized> Log for Arc<L> {
         frame: Bytes,
     ) -> BoxFuture<'static, Appended> {
         (**self).append_over(connection, record_id, frame)
+    }
+
+    fn reopen(&self) -> BoxFuture<'_, Result<Option<Arc<dyn Log>>, LogError>> {
+        (**self).reopen()
     }
 
     fn read(&self, from: Position) -> Box<dyn LogReader> {

@@ -81,6 +81,17 @@ pub enum FileRead {
     Refused,
 }
 
+/// What became of a log that came back without its newest frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reseeding {
+    /// This relay still held what the log had lost, and gave it back.
+    Healed,
+    /// Another relay did.
+    HealedByAnother,
+    /// Something had taken effect since, or this relay does not hold enough: what the log has lost is lost.
+    LogWon,
+}
+
 /// What became of a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handshake {
@@ -124,6 +135,7 @@ label!(PushResult, "result": Bound => "bound", Duplicate => "duplicate", Refused
 label!(Admission, "admission": Joined => "joined", Readmitted => "readmitted", Forked => "forked", Forgotten => "forgotten");
 label!(Cause, "cause": Left => "left", Expired => "expired", Evicted => "evicted");
 label!(WebhookOutcome, "outcome": Delivered => "delivered", TriedAgain => "tried_again", Failed => "failed", Dropped => "dropped");
+label!(Reseeding, "outcome": Healed => "healed", HealedByAnother => "healed_by_another", LogWon => "log_won");
 label!(FileRead, "outcome": Taken => "taken", Refused => "refused");
 label!(Handshake, "outcome": Done => "done", Failed => "failed", Plaintext => "plaintext", TimedOut => "timed_out");
 

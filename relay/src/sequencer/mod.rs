@@ -4,7 +4,10 @@
 //! for many pushes. What comes back from the log is applied, and only then answered: an acknowledgement means that the
 //! log has it *and* that this relay shows it. All queues are bounded; what finds no room is told so at once.
 
+mod aside;
+mod healing;
 mod reader;
+mod regression;
 mod start;
 mod trail;
 mod writer;
@@ -13,7 +16,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dormouse_proto::{ids::Revision, lattice::Delta, record::Record};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    time::Instant,
+};
 use tracing::{Instrument as _, Span, debug_span};
 
 pub use start::{Running, StartError, start};
@@ -22,7 +28,7 @@ use trail::Trail;
 
 use crate::{
     log::{
-        Durability, Log, LogId, Position, SnapshotId,
+        Durability, Log, LogId, LogInfo, Position, SnapshotId,
         claims::{self, Claims},
     },
     metrics::Metrics,
@@ -82,6 +88,10 @@ pub trait Witness: Send + Sync + 'static {
 
     /// A whole frame of `session` was applied, at `position`.
     fn witness_frame(&self, session: u64, position: Position);
+
+    /// Another state took the place of the one that was known: that of a log which had lost what was applied here, healed.
+    /// Positions may be smaller from here on. `me` is the session of this relay.
+    fn witness_anew(&self, fold: &Fold, me: u64);
 }
 
 /// What is applied, and the last frame that it covers.
@@ -107,6 +117,10 @@ pub struct LogFacts {
 }
 
 impl LogFacts {
+    fn of(log: &dyn Log, info: &LogInfo) -> Self {
+        Self { id: info.log_id, kind: info.kind, durability: info.durability, copies: log.copies() }
+    }
+
     /// What an acknowledgement means here, and what it survives.
     pub fn claims(&self) -> &'static Claims {
         claims::of(self.kind, self.durability, self.copies)
@@ -143,6 +157,14 @@ enum Trouble {
     Final(String),
 }
 
+/// Whether frames go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// The log came back without what this relay has applied, and until that is healed or lost nothing may take effect.
+    Held,
+}
+
 /// A frame that is on its way. Answered when the log has it and this relay has applied it, whichever comes last.
 struct PendingFrame {
     waiting: Vec<Waiting>,
@@ -152,8 +174,9 @@ struct PendingFrame {
 
 /// What writer, reader and handle share.
 struct Shared {
-    log: Arc<dyn Log>,
-    facts: LogFacts,
+    /// Opened anew when it came back without what was applied.
+    log: RwLock<Arc<dyn Log>>,
+    facts: RwLock<Arc<LogFacts>>,
     session: u64,
     applied: RwLock<Applied>,
     /// The newest applied revision, to be waited for.
@@ -165,10 +188,23 @@ struct Shared {
     bounds: Bounds,
     witness: Arc<dyn Witness>,
     outgoing: writer::Outgoing,
-    /// The revisions at the newest positions.
+    /// The newest frames.
     trail: Mutex<Trail>,
+    /// When a frame of each other relay was last applied.
+    heard: Mutex<HashMap<u64, Instant>>,
+    gate: watch::Sender<Gate>,
     /// Held while a snapshot is made: each copies the whole state.
     snapshotting: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    fn log(&self) -> Arc<dyn Log> {
+        Arc::clone(&self.log.read())
+    }
+
+    fn is_held(&self) -> bool {
+        *self.gate.borrow() == Gate::Held
+    }
 }
 
 /// Handle to the one task that writes and the one that applies.
@@ -181,7 +217,7 @@ pub struct Sequencer {
 
 impl std::fmt::Debug for Sequencer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sequencer").field("facts", &self.shared.facts).finish_non_exhaustive()
+        f.debug_struct("Sequencer").field("facts", &self.log()).finish_non_exhaustive()
     }
 }
 
@@ -252,14 +288,14 @@ impl Sequencer {
     }
 
     /// What is known about the log.
-    pub fn log(&self) -> &LogFacts {
-        &self.shared.facts
+    pub fn log(&self) -> Arc<LogFacts> {
+        Arc::clone(&self.shared.facts.read())
     }
 
     /// Tells this log from others, in tokens.
     #[expect(clippy::cast_possible_truncation, reason = "a fingerprint is what is left")]
     pub fn log_fingerprint(&self) -> u64 {
-        let id = self.shared.facts.id.0;
+        let id = self.shared.facts.read().id.0;
         (id ^ (id >> 64)) as u64
     }
 
@@ -270,11 +306,14 @@ impl Sequencer {
 
     /// Why the log cannot be used, if so.
     pub fn trouble(&self) -> Option<String> {
-        match self.shared.log.health() {
-            crate::log::Health::Serving => match &*self.shared.trouble.borrow() {
-                Trouble::None => None,
-                Trouble::Passing(why) | Trouble::Final(why) => Some(why.clone()),
-            },
+        let known = match &*self.shared.trouble.borrow() {
+            Trouble::None => None,
+            Trouble::Passing(why) | Trouble::Final(why) => Some(why.clone()),
+        };
+        match self.shared.log().health() {
+            crate::log::Health::Serving => known,
+            // How the healing goes says more than that the log which is being healed has ended.
+            _ if self.shared.is_held() && known.is_some() => known,
             other => Some(format!("{other:?}")),
         }
     }
@@ -286,7 +325,7 @@ impl Sequencer {
 
     /// Counts the connections to whatever keeps the log.
     pub fn connection(&self) -> u64 {
-        self.shared.log.connection()
+        self.shared.log().connection()
     }
 
     /// Waits until the log can never be followed again by this process; answers why.
@@ -301,7 +340,7 @@ impl Sequencer {
 
     /// Whether the store has no room for more.
     pub fn store_full(&self) -> bool {
-        self.shared.log.health() == crate::log::Health::StoreFull
+        self.shared.log().health() == crate::log::Health::StoreFull
     }
 
     /// Records that wait for their frame.

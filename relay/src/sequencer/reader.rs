@@ -8,13 +8,14 @@ use dormouse_proto::{
     record::{Frame, Record},
     rows::RowWriter,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tracing::{error, info, warn};
 
-use super::{Applied, Outcome, Shared, Trouble};
+use super::{Applied, Gate, Outcome, Shared, Trouble, aside, healing, writer};
 use crate::{
     log::{LogReader, Position, ReadError, SnapshotId, StoredFrame},
-    state::{Fold, PushVerdict, Touched, Verdict},
+    metrics::Reseeding,
+    state::{Fold, PushVerdict, Seeded, Touched, Verdict},
 };
 
 /// Wait before a log that does not deliver is read anew.
@@ -23,6 +24,16 @@ const RETRY: Duration = Duration::from_secs(1);
 const PIECE: usize = 1 << 20;
 /// Records after which one more step of tidying is owed.
 const RECORDS_PER_TIDY: usize = 256;
+
+/// Why the log cannot be read on as it was.
+pub(super) enum Setback {
+    /// It does not hold any more what this relay has applied.
+    Lost(String),
+    /// The state that it was healed with is not stored any more.
+    Seedless(String),
+    /// It can never be followed again.
+    Final(String),
+}
 
 /// Applies frames from `reader` on until it is told to stop.
 pub(super) async fn run(
@@ -33,32 +44,65 @@ pub(super) async fn run(
     let mut bytes_since_snapshot = 0;
     let _end = EndGuard(Arc::clone(&shared));
     loop {
-        let batch = tokio::select! {
-            batch = reader.next_batch() => batch,
+        let next = async {
+            match step(&shared, &mut *reader, &mut bytes_since_snapshot).await {
+                Ok(Step::Next) => Ok(None),
+                Ok(Step::ReadAnew) => Ok(Some(shared.log().read(shared.next_position()))),
+                Ok(Step::End) => Err(None),
+                Err(Setback::Final(why)) => Err(Some(why)),
+                // Nobody else can have written to it, so there is nobody to agree with.
+                Err(Setback::Lost(why)) if shared.log().is_exclusive() => Err(Some(why)),
+                Err(Setback::Lost(why)) => healing::heal(&shared, &why).await.map(Some).map_err(Some),
+                Err(Setback::Seedless(why)) => {
+                    healing::begin_anew(&shared, &why).await.map(Some).map_err(Some)
+                }
+            }
+        };
+        let next = tokio::select! {
+            next = next => next,
             _ = stop.wait_for(|stop| *stop) => return,
         };
-        match batch {
-            Ok(batch) => {
-                for stored in &batch.frames {
-                    bytes_since_snapshot += stored.frame.len() as u64;
-                    if let Err(why) = shared.apply(stored) {
-                        return shared.give_up(&why);
-                    }
-                }
-                let due = bytes_since_snapshot >= shared.bounds.snapshot_every;
-                if due && shared.snapshotting.try_lock().is_ok() {
-                    bytes_since_snapshot = 0;
-                    tokio::spawn(Arc::clone(&shared).snapshot());
-                }
-            }
-            Err(ReadError::Stalled) => {
-                warn!("the log does not deliver; reading it anew");
-                tokio::time::sleep(RETRY).await;
-                reader = shared.log.read(shared.next_position());
-            }
-            Err(ReadError::Closed) => return,
-            Err(error) => return shared.give_up(&error.to_string()),
+        match next {
+            Ok(anew) => reader = anew.unwrap_or(reader),
+            Err(Some(why)) => return shared.give_up(&why),
+            Err(None) => return,
         }
+    }
+}
+
+enum Step {
+    Next,
+    ReadAnew,
+    End,
+}
+
+/// Applies the next batch, and stores a snapshot when one is due.
+async fn step(
+    shared: &Arc<Shared>,
+    reader: &mut dyn LogReader,
+    bytes_since_snapshot: &mut u64,
+) -> Result<Step, Setback> {
+    match reader.next_batch().await {
+        Ok(batch) => {
+            for stored in &batch.frames {
+                *bytes_since_snapshot += stored.frame.len() as u64;
+                shared.take(stored).await?;
+            }
+            let due = *bytes_since_snapshot >= shared.bounds.snapshot_every;
+            if due && shared.snapshotting.try_lock().is_ok() {
+                *bytes_since_snapshot = 0;
+                tokio::spawn(Arc::clone(shared).snapshot());
+            }
+            Ok(Step::Next)
+        }
+        Err(ReadError::Stalled) => {
+            warn!("the log does not deliver; reading it anew");
+            tokio::time::sleep(RETRY).await;
+            Ok(Step::ReadAnew)
+        }
+        Err(ReadError::Closed) => Ok(Step::End),
+        Err(error @ ReadError::Regressed { .. }) => Err(Setback::Lost(error.to_string())),
+        Err(error) => Err(Setback::Final(error.to_string())),
     }
 }
 
@@ -86,36 +130,91 @@ impl Shared {
     fn give_up(&self, why: &str) {
         error!(why, "the log can no longer be followed; writes are refused from here on");
         self.trouble.send_replace(Trouble::Final(why.to_owned()));
+        self.gate.send_replace(Gate::Open);
+    }
+
+    /// Applies the next frame of the log, if it is the log that was applied so far.
+    async fn take(&self, stored: &StoredFrame) -> Result<(), Setback> {
+        let frame = Frame::decode(&stored.frame)
+            .map_err(|error| Setback::Final(format!("position {}: {error}", stored.position)))?;
+        let forked = self.trail.lock().check(&frame.header, stored.position);
+        if let Err(why) = forked
+            && (self.log().is_exclusive() || !self.is_what_was_applied().await)
+        {
+            return Err(Setback::Lost(why));
+        }
+        let reseed = self.applied.read().fold.wants(&frame).cloned();
+        if let Some(reseed) = &reseed {
+            let lost = aside::fetch(&*self.log(), reseed).await;
+            self.applied.write().fold.give(lost.map_err(|why| Setback::Seedless(why.to_string()))?);
+        }
+        self.apply(stored, &frame);
+        if reseed.is_some() {
+            info!(position = stored.position.0, "another relay gave the log back what it had lost");
+            self.metrics.reseeded(Reseeding::HealedByAnother);
+        }
+        Ok(())
+    }
+
+    /// Whether the log still holds what was applied: if the writer of another frame says that it had read something else, it
+    /// is then the writer who has to find out (rule A3).
+    async fn is_what_was_applied(&self) -> bool {
+        let log = self.log();
+        loop {
+            match healing::holds_all(self, &*log).await {
+                Ok(holds) => return holds,
+                Err(error) => {
+                    warn!(%error, "another relay has read another log, and this one cannot be asked");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
     }
 
     /// Applies one frame, then answers who waits for it.
-    pub(super) fn apply(&self, stored: &StoredFrame) -> Result<(), String> {
-        let frame =
-            Frame::decode(&stored.frame).map_err(|error| format!("position {}: {error}", stored.position))?;
-        self.trail.lock().check(&frame.header, stored.position)?;
+    pub(super) fn apply(&self, stored: &StoredFrame, frame: &Frame) {
         let own = frame.header.session == self.session;
         let wanted = if own { self.wanted(frame.header.counter) } else { Vec::new() };
         let mut outcomes = Vec::with_capacity(wanted.len());
         let revision = {
             let mut applied = self.applied.write();
             let Applied { fold, last } = &mut *applied;
-            fold.apply_frame(&frame, |fold, nth, record, verdict| {
+            let mut is_another = false;
+            fold.apply_frame(frame, |fold, nth, record, verdict| {
+                is_another |= verdict == Verdict::Reseed(Seeded::Healed);
                 self.witness.witness(fold, frame.header.session, record, &verdict);
                 if let Some(touched) = wanted.get(nth) {
                     outcomes.push(outcome(fold, record, verdict, *touched));
                 }
             });
             *last = Some(SnapshotId::of(stored));
+            if is_another {
+                self.witness.witness_anew(fold, self.session);
+            }
             self.witness.witness_frame(frame.header.session, stored.position);
             fold.revision()
         };
-        self.trail.lock().note(stored.position, revision);
+        self.trail.lock().note(SnapshotId::of(stored), revision);
+        self.hear(frame.header.session);
         self.revision.send_replace(revision);
         if own {
             self.read_back(frame.header.counter, outcomes);
         }
         self.tidy(1 + frame.records.len() / RECORDS_PER_TIDY);
-        Ok(())
+    }
+
+    /// Another relay is there.
+    fn hear(&self, session: u64) {
+        /// Relays that are gone leave an entry each, until there are so many.
+        const RELAYS: usize = 256;
+        if session == self.session {
+            return;
+        }
+        let mut heard = self.heard.lock();
+        if heard.len() >= RELAYS {
+            heard.retain(|_, at| at.elapsed() < writer::LATELY);
+        }
+        heard.insert(session, Instant::now());
     }
 
     /// Which records of an own frame somebody waits for, and how their rows are to be encoded.
@@ -150,6 +249,10 @@ impl Shared {
     /// Stores a snapshot of what is applied, and lets the log drop what only older ones need.
     pub(super) async fn snapshot(self: Arc<Self>) {
         let _one = self.snapshotting.lock().await;
+        if self.is_held() {
+            return; // nobody knows yet whether this is a state of the log
+        }
+        let log = self.log();
         let shared = Arc::clone(&self);
         let copied = tokio::task::spawn_blocking(move || {
             let applied = shared.applied.read();
@@ -157,15 +260,15 @@ impl Shared {
         });
         let Ok(Some((id, pieces))) = copied.await else { return };
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
-        if let Err(error) = self.log.put_snapshot(id, Box::new(pieces.into_iter().map(Ok))).await {
+        if let Err(error) = log.put_snapshot(id, Box::new(pieces.into_iter().map(Ok))).await {
             warn!(%error, "a snapshot was not stored; the log keeps what it would have dropped");
             return;
         }
         self.metrics.snapshot_stored();
         info!(position = id.position.0, bytes, "snapshot stored");
-        let Ok(snapshots) = self.log.newest_snapshots().await else { return };
+        let Ok(snapshots) = log.newest_snapshots().await else { return };
         if let Some(second) = snapshots.get(1)
-            && let Err(error) = self.log.truncate(second.id.position).await
+            && let Err(error) = log.truncate(second.id.position).await
         {
             warn!(%error, "the log was not truncated");
         }
@@ -173,7 +276,7 @@ impl Shared {
 }
 
 /// The rows are copied under the lock and stored after it, so that a slow disk does not hold up the log.
-fn pieces(fold: &Fold) -> Vec<Bytes> {
+pub(super) fn pieces(fold: &Fold) -> Vec<Bytes> {
     let (mut pieces, mut piece) = (Vec::new(), Vec::with_capacity(PIECE));
     fold.write_snapshot(|bytes| {
         if piece.len() + bytes.len() > PIECE && !piece.is_empty() {

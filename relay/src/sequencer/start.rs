@@ -2,22 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dormouse_proto::{
-    ids::Revision,
-    record::{Frame, Record},
-};
+use dormouse_proto::{ids::Revision, record::Record};
 use parking_lot::RwLock;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
 };
-use tracing::{info, warn};
 
-use super::{Applied, Bounds, LogFacts, Sequencer, Shared, Trouble, Unwritten, Witness, reader, writer};
+use super::{
+    Bounds, Gate, LogFacts, Sequencer, Shared, Trouble, Unwritten, Witness, aside::Aside, reader, writer,
+};
 use crate::{
-    log::{Log, LogError, LogReader, Position, ReadError, SnapshotId},
+    log::{Log, LogError, Position, ReadError},
     metrics::Metrics,
-    state::{Fold, RestoreError},
 };
 
 /// How far an Open record jumps at the least: more numbers than any session gives.
@@ -35,6 +32,14 @@ pub enum StartError {
     /// A frame in it cannot be understood.
     #[error("{0}")]
     Frame(String),
+    /// The log was healed with a state that is not stored any more, and no newer snapshot is there yet.
+    #[error("position {position}: the state that the log was healed with: {why}")]
+    Seed {
+        /// Where the log says so.
+        position: Position,
+        /// What is wrong with that state.
+        why: String,
+    },
     /// No snapshot could be used, and the log no longer begins at its beginning.
     #[error("the log begins at {first} and no snapshot of it can be used; restore a backup")]
     NoSnapshot {
@@ -76,15 +81,15 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let info = log.info().await?;
     let session = getrandom::u64()?;
-    let (mut applied, mut reader) = load(&*log).await?;
-    replay(&mut applied, &mut *reader).await?;
+    let mut aside = Aside::load(&*log).await?;
+    aside.replay(&*log, |_, _| ()).await?;
+    let Aside { applied, trail, reader } = aside;
     let revision = applied.fold.revision();
     let outgoing = writer::Outgoing::new(log.connection());
-    let facts =
-        LogFacts { id: info.log_id, kind: info.kind, durability: info.durability, copies: log.copies() };
+    let facts = LogFacts::of(&*log, &info);
     let shared = Arc::new(Shared {
-        log,
-        facts,
+        log: RwLock::new(log),
+        facts: RwLock::new(Arc::new(facts)),
         session,
         applied: RwLock::new(applied),
         revision: watch::Sender::new(revision),
@@ -94,7 +99,9 @@ pub async fn start(
         bounds,
         witness,
         outgoing,
-        trail: parking_lot::Mutex::default(),
+        trail: parking_lot::Mutex::new(trail),
+        heard: parking_lot::Mutex::default(),
+        gate: watch::Sender::new(Gate::Open),
         snapshotting: tokio::sync::Mutex::default(),
     });
     let (inbox, submissions) = mpsc::channel(bounds.records);
@@ -107,67 +114,6 @@ pub async fn start(
     };
     open_session(&running.sequencer, revision).await?;
     Ok(running)
-}
-
-/// The newest snapshot that the log still holds the last frame of, and a reader behind it.
-async fn load(log: &dyn Log) -> Result<(Applied, Box<dyn LogReader>), StartError> {
-    for snapshot in log.newest_snapshots().await? {
-        let id = snapshot.id;
-        if !log.holds(id).await? {
-            warn!(
-                position = id.position.0,
-                "a snapshot is of a tail that the log has lost; trying an older one"
-            );
-            continue;
-        }
-        match restore(log, id).await {
-            Ok(fold) => {
-                info!(position = id.position.0, revision = fold.revision().0, "snapshot loaded");
-                return Ok((Applied { fold, last: Some(id) }, log.read(id.position.next())));
-            }
-            Err(error) => {
-                warn!(position = id.position.0, %error, "a snapshot cannot be used; trying an older one");
-            }
-        }
-    }
-    match log.info().await?.first {
-        Some(first) if first > Position::FIRST => Err(StartError::NoSnapshot { first }),
-        _ => Ok((Applied::default(), log.read(Position::FIRST))),
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Unusable {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
-}
-
-async fn restore(log: &dyn Log, id: SnapshotId) -> Result<Fold, Unusable> {
-    let mut chunks = log.load_snapshot(id).await?;
-    let mut restore = crate::state::Restore::new();
-    while let Some(chunk) = chunks.next_chunk().await? {
-        restore.take(&chunk)?;
-    }
-    Ok(restore.finish()?)
-}
-
-/// Applies everything that is in the log now.
-async fn replay(applied: &mut Applied, reader: &mut dyn LogReader) -> Result<(), StartError> {
-    loop {
-        let batch = reader.next_batch().await?;
-        for stored in &batch.frames {
-            let frame = Frame::decode(&stored.frame)
-                .map_err(|error| StartError::Frame(format!("position {}: {error}", stored.position)))?;
-            applied.fold.apply_frame(&frame, |_, _, _, _| ());
-            applied.last = Some(SnapshotId::of(stored));
-            while applied.fold.tidy() {}
-        }
-        if batch.at_tail {
-            return Ok(());
-        }
-    }
 }
 
 /// The jump is random, because an Open can itself be lost.
@@ -196,6 +142,7 @@ impl Running {
         stop_reader.send_replace(true);
         let _ = reader.await;
         Arc::clone(&shared).snapshot().await;
-        shared.log.close().await;
+        let log = shared.log();
+        log.close().await;
     }
 }

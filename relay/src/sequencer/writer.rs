@@ -19,10 +19,10 @@ use tokio::{
 };
 use tracing::{Instrument as _, Span, debug, debug_span, field::Empty, info, warn};
 
-use super::{PendingFrame, Shared, Submission, Trouble, Unwritten, Waiting, start};
+use super::{Applied, Gate, PendingFrame, Shared, Submission, Trouble, Unwritten, Waiting, start};
 use crate::{
     clock::Clock,
-    log::{Appended, RecordId, Rejection},
+    log::{Appended, Log, RecordId, Rejection},
 };
 
 /// Bytes at which a frame is full: with its key it then fits a page of 64 KiB, which the embedded log rounds up to.
@@ -33,9 +33,13 @@ const FRAME_RECORDS: usize = 1024;
 /// written no sooner, and those that come meanwhile would need a third.
 const FRAMES_IN_FLIGHT: usize = 1;
 /// Wait before an append whose outcome is unknown is tried again.
-const RETRY: Duration = Duration::from_millis(50);
+pub(super) const RETRY: Duration = Duration::from_millis(50);
 /// Wait for an Open to be read back before it is sent once more.
 const READ_BACK: Duration = Duration::from_secs(10);
+/// A relay that was heard within this may hold what the log has lost, ...
+pub(super) const LATELY: Duration = Duration::from_secs(6);
+/// ... and is waited for at most for so long over a new connection (rule G2).
+pub(super) const OTHERS: Duration = Duration::from_secs(2);
 
 /// The frames of one session: which number comes next, and on which connection it was opened.
 #[derive(Debug)]
@@ -45,12 +49,18 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// The Open of this session was read back over that connection.
+    pub(super) fn is_opened_on(&self, connection: u64) {
+        self.opened_on.store(connection, Ordering::Release);
+    }
+
     /// Nothing was sent yet; the first frame is an Open, over that connection.
     pub(super) fn new(connection: u64) -> Self {
         Self { counter: AtomicU64::new(0), opened_on: AtomicU64::new(connection) }
     }
 
-    fn next(&self) -> u64 {
+    /// The number of the next frame.
+    pub(super) fn next(&self) -> u64 {
         self.counter.fetch_add(1, Ordering::AcqRel) + 1
     }
 }
@@ -134,11 +144,17 @@ fn append(
 /// by its own rule, so a frame that lands twice does no harm, and one that is given up would.
 async fn settle(shared: &Shared, id: RecordId, frame: Bytes) -> Result<(), Unwritten> {
     loop {
-        let connection = shared.log.connection();
-        if connection != shared.outgoing.opened_on.load(Ordering::Acquire) {
-            open_anew(shared, connection).await?;
+        shared.until_nothing_is_held().await;
+        if shared.is_over() {
+            return Err(Unwritten::Unreachable);
         }
-        match shared.log.append_over(connection, id, frame.clone()).await {
+        let log = shared.log();
+        let connection = log.connection();
+        if connection != shared.outgoing.opened_on.load(Ordering::Acquire) {
+            open_anew(shared, &log, connection).await?;
+            continue;
+        }
+        match log.append_over(connection, id, frame.clone()).await {
             Appended::Committed { .. } => {
                 shared.trouble.send_if_modified(Trouble::pass);
                 return Ok(());
@@ -161,7 +177,7 @@ async fn settle(shared: &Shared, id: RecordId, frame: Bytes) -> Result<(), Unwri
 
 /// Opens the session once more, over a new connection: what the old one had acknowledged may be gone, and its revisions
 /// must not be given again (rule N3). Nothing else goes out before this relay has read the Open back (N4).
-async fn open_anew(shared: &Shared, connection: u64) -> Result<(), Unwritten> {
+async fn open_anew(shared: &Shared, log: &Arc<dyn Log>, connection: u64) -> Result<(), Unwritten> {
     let counter = shared.outgoing.next();
     let id = RecordId { session: shared.session, counter };
     let mut frame = FrameBuilder::default();
@@ -169,13 +185,17 @@ async fn open_anew(shared: &Shared, connection: u64) -> Result<(), Unwritten> {
     frame.push(Record::Open { base });
     let frame = Bytes::from(frame.finish(shared.header(counter)));
     let mut applied = shared.revision.subscribe();
-    while shared.log.connection() == connection && !shared.is_over() {
-        match shared.log.append_over(connection, id, frame.clone()).await {
+    while log.connection() == connection && !shared.is_over() && !shared.is_held() {
+        match log.append_over(connection, id, frame.clone()).await {
             Appended::Committed { .. } => {
                 let read_back = applied.wait_for(|at| *at >= base);
                 if matches!(tokio::time::timeout(READ_BACK, read_back).await, Ok(Ok(_))) {
+                    shared.until_others_are_heard().await;
+                    if shared.is_held() || !Arc::ptr_eq(log, &shared.log()) {
+                        return Ok(());
+                    }
                     info!(%base, "the session goes on over a new connection to the log");
-                    shared.outgoing.opened_on.store(connection, Ordering::Release);
+                    shared.outgoing.is_opened_on(connection);
                     return Ok(());
                 }
             }
@@ -209,7 +229,8 @@ fn committed(shared: &Shared, counter: u64) {
     }
 }
 
-fn refused(shared: &Shared, counter: u64, unwritten: Unwritten) {
+/// Answers whoever waits for the records of a frame that they were not written, or may have been.
+pub(super) fn refused(shared: &Shared, counter: u64, unwritten: Unwritten) {
     let Some(frame) = shared.pending.lock().remove(&counter) else { return };
     for waiting in frame.waiting {
         let _ = waiting.reply.send(Err(unwritten));
@@ -227,16 +248,47 @@ impl PendingFrame {
 
 impl Shared {
     fn header(&self, counter: u64) -> FrameHeader {
-        let (applied_position, applied_revision) = {
-            let applied = self.applied.read();
-            (applied.last.map_or(0, |last| last.position.0), applied.fold.revision())
+        self.header_at(counter, &self.applied.read())
+    }
+
+    /// The header of a frame of this relay, which has applied so much.
+    pub(super) fn header_at(&self, counter: u64, applied: &Applied) -> FrameHeader {
+        FrameHeader {
+            session: self.session,
+            counter,
+            applied_position: applied.last.map_or(0, |last| last.position.0),
+            applied_revision: applied.fold.revision(),
+            stamp_ms: Clock::wall_ms(),
+        }
+    }
+
+    async fn until_nothing_is_held(&self) {
+        let mut gate = self.gate.subscribe();
+        // The other end lives as long as this does.
+        let _ = gate.wait_for(|gate| *gate == Gate::Open || self.is_over()).await;
+    }
+
+    /// The relays that were heard lately.
+    pub(super) fn others(&self) -> Vec<u64> {
+        let heard = self.heard.lock();
+        heard.iter().filter(|(_, at)| at.elapsed() < LATELY).map(|(session, _)| *session).collect()
+    }
+
+    /// A connection that was lost may have taken frames along that only others have applied. They can give them back as long
+    /// as nothing has taken effect, so they are waited for (rule G2).
+    async fn until_others_are_heard(&self) {
+        let (since, others) = (Instant::now(), self.others());
+        let all = || {
+            let heard = self.heard.lock();
+            others.iter().all(|session| heard.get(session).is_some_and(|at| *at >= since))
         };
-        let stamp_ms = Clock::wall_ms();
-        FrameHeader { session: self.session, counter, applied_position, applied_revision, stamp_ms }
+        while !all() && since.elapsed() < OTHERS && !self.is_held() && !self.is_over() {
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// Whether the log can never be followed again.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(*self.trouble.borrow(), Trouble::Final(_))
     }
 

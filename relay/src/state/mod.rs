@@ -20,6 +20,7 @@ mod places;
 mod policy;
 mod presences;
 mod push;
+mod reseed;
 mod rows;
 mod segments;
 mod shown;
@@ -43,6 +44,7 @@ pub use members::{JoinVerdict, LastPush, Member, Refused, RosterEntry, Soft, Tag
 pub use namespace::View;
 pub use policy::Limits;
 pub use push::{PushVerdict, WriteVerdict};
+pub use reseed::Seeded;
 pub use shown::{ReadBounds, Touched};
 pub use snapshot::{Restore, RestoreError, StateHash};
 pub use token::{Token, TokenError};
@@ -80,6 +82,8 @@ pub enum Verdict {
     Gone(bool),
     /// A message to one node.
     Send(SendVerdict),
+    /// A state that was to take the place of this one.
+    Reseed(Seeded),
 }
 
 /// What became of a message.
@@ -118,10 +122,14 @@ pub struct Fold {
     log_time_ms: u64,
     stamp_ms: u64,
     limits: Limits,
+    /// The revision of the newest record that may have changed what nodes see.
+    effective: Revision,
     names: BTreeMap<Namespace, usize>,
     namespaces: Vec<NamespaceState>,
     /// Collections with index work left; not part of the state.
     untidy: VecDeque<(usize, usize)>,
+    /// What the next Reseed that takes effect puts in the place of all this; not part of the state.
+    seed: Option<Box<Self>>,
     traps: Traps,
 }
 
@@ -202,10 +210,14 @@ impl Fold {
     fn apply(&mut self, record: &Record, session: u64) -> Verdict {
         let at = match record {
             Record::Open { base } if !self.traps.has(Trap::NoOpen) => self.segments.jump(*base),
+            Record::Reseed(reseed) => return Verdict::Reseed(self.reseed(reseed)),
             _ => self.segments.advance(),
         };
+        if record.takes_effect() {
+            self.effective = at;
+        }
         match record {
-            Record::Open { .. } => Verdict::Noted,
+            Record::Open { .. } | Record::Reseed(_) => Verdict::Noted,
             Record::Push(push) => Verdict::Push(self.push(push, at, session)),
             Record::Write(write) => Verdict::Write(self.write(write, at)),
             Record::Join(join) => Verdict::Join(self.join(join, at, session)),

@@ -186,6 +186,13 @@ impl NamespaceState {
         self.ages = logs.collect();
     }
 
+    /// Another state took this one's place: what this process has counted goes on.
+    pub(super) fn go_on_counting(&mut self, before: &Self) {
+        self.collapsed = before.collapsed;
+        self.inboxes.counts = before.inboxes.counts;
+        self.once.forgotten = before.once.forgotten;
+    }
+
     /// Something here waits for log time to pass.
     pub(super) fn awaits_log_time(&self) -> bool {
         self.members.tombstone_count() > 0

@@ -57,6 +57,16 @@ impl Segments {
         start
     }
 
+    /// Takes back every number after that one; the next one is given by a [`Segments::jump`].
+    pub(super) fn clip(&mut self, upto: Revision) {
+        self.runs.retain(|run| run.0 <= upto);
+        match self.runs.last_mut() {
+            Some(last) => last.1 = last.1.min(upto),
+            // The number zero is valid for ever, whatever was forgotten.
+            None => self.runs.push((Revision::ZERO, Revision::ZERO)),
+        }
+    }
+
     /// How many numbers were given out after that one.
     pub(super) fn count_after(&self, revision: Revision) -> u64 {
         let newer = self.runs.iter().rev().take_while(|run| run.1 > revision);
@@ -92,6 +102,19 @@ mod tests {
         let mut segments = Segments::default();
         segments.advance();
         assert_eq!(segments.jump(Revision(1)), Revision(3), "at least one number is left out");
+    }
+
+    #[test]
+    fn numbers_that_were_taken_back_are_not_valid() {
+        let mut segments = Segments::default();
+        segments.jump(Revision(10));
+        segments.advance();
+        segments.jump(Revision(20));
+        segments.clip(Revision(10));
+        let valid: Vec<u64> = (0..30).filter(|n| segments.contains(Revision(*n))).collect();
+        assert_eq!((valid, segments.head()), (vec![0, 10], Revision(10)));
+        segments.clip(Revision::ZERO);
+        assert_eq!(segments, Segments::default());
     }
 
     #[test]

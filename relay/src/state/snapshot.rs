@@ -5,6 +5,7 @@
 
 mod parts;
 mod read;
+mod restamp;
 mod row;
 mod write;
 

@@ -3,6 +3,7 @@
 mod events;
 mod limits;
 mod mail;
+mod reseed;
 mod types;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use super::{
 const LOG: u64 = 9;
 
 /// A fold and what a test says to it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Story {
     fold: Fold,
     stamp_ms: u64,

@@ -21,6 +21,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Dot {
     pub(super) at: u64,
+    /// From when on it is shown: later, if the log had lost it and was given it back.
+    pub(super) since: u64,
     /// When it was taken away; `u64::MAX`: it is there.
     pub(super) until: u64,
     /// Of a counter.
@@ -59,6 +61,8 @@ pub(super) struct Books {
     pub(super) ids: Ids,
     pub(super) letters: Letters,
     pub(super) limits: Limits,
+    /// Tails that were given back: behind which revision, up to which one, and where.
+    pub(super) given_back: Vec<(u64, u64, u64)>,
     /// Rows and bytes of the fold after the last record that could change them.
     size: (u64, u64),
 }
@@ -93,6 +97,7 @@ impl Books {
             ids: Ids::default(),
             letters: Letters::default(),
             limits: Limits::default(),
+            given_back: Vec::new(),
             size: (0, 0),
         }
     }
@@ -138,6 +143,13 @@ impl Books {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Where that is to be found which happened at a revision.
+    pub(super) fn found_at(&self, revision: u64) -> u64 {
+        let back =
+            |at: u64, (safe, upto, now): &(u64, u64, u64)| if at > *safe && at <= *upto { *now } else { at };
+        self.given_back.iter().fold(revision, back)
     }
 
     /// A node was admitted that the fold did not know.
@@ -208,7 +220,7 @@ impl Books {
         })
     }
 
-    fn measure(&mut self, fold: &Fold) -> (u64, u64) {
+    pub(super) fn measure(&mut self, fold: &Fold) -> (u64, u64) {
         /// What the fold counts for a place in the queue of the dead. A death needs that room and always passes.
         const DEAD: u64 = 20;
         let view = fold.namespace(namespace(self.space));
@@ -247,7 +259,7 @@ impl Books {
     }
 
     /// After the whole record: the fold's rows are what the dots say, and the versions are noted.
-    fn compare(&mut self, fold: &Fold, touched: &[RowNo], at: u64) -> Result<(), Violation> {
+    pub(super) fn compare(&mut self, fold: &Fold, touched: &[RowNo], at: u64) -> Result<(), Violation> {
         for row in touched.iter().copied() {
             let kind = rows::all()[row].kind;
             let want = self.rows[row].visible(kind);

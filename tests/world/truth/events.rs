@@ -2,7 +2,7 @@
 
 use dormouse_proto::{ids::NodeId, lattice::Value};
 
-use super::limits::Limits;
+use super::{limits::Limits, reseed::are_renumbered};
 use crate::rows::{Event, Shown};
 
 #[derive(Clone, Debug)]
@@ -65,6 +65,19 @@ impl EventLog {
         let old = self.there().filter(|entry| log_time_ms - entry.at_ms > oldest);
         let upto = old.map(|entry| entry.event.at.0).max();
         upto.is_some_and(|upto| self.trim(upto, at))
+    }
+
+    /// Takes over the numbers of the entries that are there; whether they may have those.
+    pub(super) fn renumber(&mut self, now: &[Event], safe: u64) -> bool {
+        let there: Vec<&mut Entry> = self.entries.iter_mut().filter(|entry| !entry.trimmed).collect();
+        let (old, new): (Vec<u64>, Vec<u64>) =
+            (there.iter().map(|it| it.event.at.0).collect(), now.iter().map(|it| it.at.0).collect());
+        let mut alike = are_renumbered(&old, &new, safe);
+        for (entry, now) in there.into_iter().zip(now) {
+            alike &= entry.event.at.1 == now.at.1 && entry.event.payload == now.payload;
+            entry.event.at = now.at;
+        }
+        alike
     }
 
     pub(super) fn shown(&self) -> Shown {

@@ -9,7 +9,7 @@ use dormouse_proto::{
 };
 use dormouse_relay::state::{Fold, MailCounts, SendVerdict};
 
-use super::{books::Books, limits::Limits};
+use super::{books::Books, limits::Limits, reseed::are_renumbered};
 use crate::{
     namespace,
     said::Registry,
@@ -36,12 +36,50 @@ pub struct Letter {
 pub(super) struct Letters {
     of: BTreeMap<NodeId, Vec<Letter>>,
     counts: MailCounts,
+    /// How many more wait than were counted, because another process had counted them.
+    carried: i64,
 }
 
 impl Letters {
     /// The messages that waited for a node at a revision.
     pub(super) fn waiting(&self, node: NodeId, at: u64) -> impl Iterator<Item = &Letter> {
         self.of.get(&node).into_iter().flatten().filter(move |it| it.at <= at && at < it.until)
+    }
+
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        self.of.keys().copied().collect()
+    }
+
+    /// Takes over the numbers of the messages that wait for a node; whether they may have those.
+    pub(super) fn renumber(&mut self, node: NodeId, now: &[(u64, String)], safe: u64) -> bool {
+        let letters = self.of.get_mut(&node).into_iter().flatten();
+        let waiting: Vec<&mut Letter> = letters.filter(|it| it.until == u64::MAX).collect();
+        let (old, new): (Vec<u64>, Vec<u64>) =
+            (waiting.iter().map(|it| it.at).collect(), now.iter().map(|it| it.0).collect());
+        let mut alike = are_renumbered(&old, &new, safe);
+        for (letter, (at, id)) in waiting.into_iter().zip(now) {
+            alike &= letter.id == *id;
+            letter.at = *at;
+        }
+        alike
+    }
+
+    /// What ceased to wait behind `safe` did so when that was given back to the log.
+    pub(super) fn end_later(&mut self, safe: u64, now: u64) {
+        let ended = self.of.values_mut().flatten().filter(|it| it.until > safe && it.until < u64::MAX);
+        ended.for_each(|letter| {
+            letter.until = now;
+            letter.at = if letter.at > safe { now } else { letter.at };
+        });
+    }
+
+    /// What was counted before another state took the place of this one.
+    pub(super) fn go_on_counting(&mut self, before: &Self) {
+        self.counts = before.counts;
+        let waiting: u64 = self.of.values().flatten().filter(|it| it.until == u64::MAX).count() as u64;
+        let MailCounts { sent, received, expired, undelivered } = self.counts;
+        self.carried =
+            waiting.cast_signed() + (received + expired + undelivered).cast_signed() - sent.cast_signed();
     }
 
     fn end(&mut self, at: u64, over: impl Fn(NodeId, &Letter) -> bool) -> Vec<(NodeId, String)> {
@@ -82,7 +120,9 @@ impl Letters {
     pub(super) fn check(&self, fold: Option<(MailCounts, u64)>) -> Result<(), Violation> {
         let Some((counted, waiting)) = fold else { return Ok(()) };
         let MailCounts { sent, received, expired, undelivered } = counted;
-        ensure(counted == self.counts && sent == received + waiting + expired + undelivered, || {
+        let all = sent.cast_signed() + self.carried;
+        let ended = received + waiting + expired + undelivered;
+        ensure(counted == self.counts && all == ended.cast_signed(), || {
             format!("mail: {counted:?} and {waiting} wait, must be {:?}", self.counts)
         })
     }

@@ -8,27 +8,29 @@ mod events;
 mod letters;
 mod limits;
 mod once;
+mod reseed;
 mod rules;
 
 use dormouse_proto::{
     ids::{NodeId, PushId, Revision},
-    record::Record,
+    record::{Record, Reseed},
     rows::RowWriter,
     traps::Trap,
     wire::v1,
 };
-use dormouse_relay::state::{Fold, JoinVerdict, ReadBounds, StateHash, Verdict};
+use dormouse_relay::state::{Fold, JoinVerdict, ReadBounds, Seeded, StateHash, Verdict};
 use prost::Message as _;
 
 use crate::{
     SPACES,
+    healing::Seeds,
     log::Entry,
     machine::Machine,
     namespace,
     rows::{self, RowNo, Shown},
     said::Registry,
     told,
-    violation::{Violation, violation},
+    violation::{Violation, ensure, violation},
 };
 use books::Books;
 pub use letters::Letter;
@@ -49,12 +51,14 @@ pub struct Truth {
 struct Ledger {
     spaces: [Books; SPACES],
     log_time_ms: u64,
+    /// The newest record that may have changed what nodes see.
+    effective: u64,
 }
 
 impl Truth {
     /// Before the first frame.
     pub fn new(trap: Option<Trap>) -> Self {
-        let ledger = Ledger { spaces: std::array::from_fn(Books::new), log_time_ms: 0 };
+        let ledger = Ledger { spaces: std::array::from_fn(Books::new), log_time_ms: 0, effective: 0 };
         Self { machine: Machine::new(trap), ledger, verdicts: Vec::new(), hash: None }
     }
 
@@ -62,12 +66,15 @@ impl Truth {
     ///
     /// # Errors
     /// What the fold did and the reference would not.
-    pub fn apply(&mut self, entry: &Entry, registry: &Registry) -> Result<(), Violation> {
+    pub fn apply(&mut self, entry: &Entry, registry: &Registry, seeds: &Seeds) -> Result<(), Violation> {
         let Self { machine, ledger, verdicts, .. } = self;
         let (mut these, mut wrong) = (Vec::new(), None);
-        machine.apply(&entry.frame, |fold, _, record, verdict| {
+        machine.apply(&entry.frame, seeds, |fold, _, record, verdict| {
             if wrong.is_none() {
-                wrong = ledger.note(fold, record, &verdict, registry).err();
+                wrong = match record {
+                    Record::Reseed(reseed) => ledger.reseed(fold, reseed, &verdict, seeds).err(),
+                    _ => ledger.note(fold, record, &verdict, registry).err(),
+                };
             }
             these.push((fold.revision(), verdict));
         });
@@ -112,7 +119,7 @@ impl Truth {
     /// The dots that a row had at a revision.
     pub fn dots(&self, space: usize, row: RowNo, at: u64) -> impl Iterator<Item = u64> + '_ {
         let dots = self.ledger.spaces[space].rows[row].dots.iter();
-        dots.filter(move |dot| dot.at <= at && at < dot.until).map(|dot| dot.at)
+        dots.filter(move |dot| dot.since <= at && at < dot.until).map(|dot| dot.at)
     }
 
     /// Who appended an event.
@@ -140,8 +147,10 @@ impl Truth {
 
     /// Where a push was bound or refused.
     pub fn decided(&self, push_id: PushId) -> Option<u64> {
-        let refused = || self.ledger.spaces.iter().find_map(|books| books.refused.get(&push_id).copied());
-        self.bound(push_id).or_else(refused)
+        self.ledger.spaces.iter().find_map(|books| {
+            let decided = books.bound.get(&push_id).or_else(|| books.refused.get(&push_id));
+            decided.map(|at| books.found_at(*at))
+        })
     }
 
     /// At the end: what the fold has counted is what the reference has.
@@ -158,6 +167,37 @@ impl Truth {
 }
 
 impl Ledger {
+    /// A state took the place of the one at the end of the log, or was to: never where anything would be undone.
+    fn reseed(
+        &mut self,
+        fold: &Fold,
+        reseed: &Reseed,
+        verdict: &Verdict,
+        seeds: &Seeds,
+    ) -> Result<(), Violation> {
+        let is_free = self.effective <= reseed.safe.0;
+        match verdict {
+            Verdict::Reseed(Seeded::Healed) => {
+                ensure(is_free, || format!("G4: a Reseed undoes what took effect at {}", self.effective))?;
+            }
+            Verdict::Reseed(Seeded::Void) => {
+                let may = is_free && fold.is_valid(reseed.safe);
+                return ensure(!may, || {
+                    format!("G4: a Reseed is void, and nothing took effect behind {}", reseed.safe)
+                });
+            }
+            other => return Err(violation(format!("G4: a Reseed came to {other:?}"))),
+        }
+        let lost = seeds.truth(reseed);
+        let (upto, lost) = (lost.machine.fold.revision().0, &lost.ledger);
+        self.log_time_ms = self.log_time_ms.max(lost.log_time_ms);
+        self.effective = fold.revision().0;
+        for (books, lost) in self.spaces.iter_mut().zip(&lost.spaces) {
+            books.reseed(lost, fold, (reseed.safe.0, upto))?;
+        }
+        Ok(())
+    }
+
     fn space(&mut self, name: &dormouse_proto::ids::Namespace) -> Result<&mut Books, Violation> {
         let space = (0..SPACES).find(|space| namespace(*space) == name);
         Ok(&mut self.spaces[space.ok_or_else(|| violation("a namespace that the world does not have"))?])
@@ -171,6 +211,9 @@ impl Ledger {
         registry: &Registry,
     ) -> Result<(), Violation> {
         let log_time_ms = self.log_time_ms;
+        if record.takes_effect() {
+            self.effective = fold.revision().0;
+        }
         match (record, verdict) {
             (Record::Push(push), Verdict::Push(verdict)) => {
                 self.space(&push.namespace)?.push(fold, push, verdict, registry, log_time_ms)

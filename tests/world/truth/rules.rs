@@ -68,7 +68,7 @@ impl Books {
     }
 
     fn add_dot(&mut self, row: RowNo, at: u64, amount: i64, value: Option<Value>) {
-        self.rows[row].dots.push(Dot { at, until: u64::MAX, amount, value });
+        self.rows[row].dots.push(Dot { at, since: at, until: u64::MAX, amount, value });
     }
 
     fn add_all(&mut self, delta: &Delta, elements: &[Element], by: Binding<'_>) -> Result<(), Violation> {

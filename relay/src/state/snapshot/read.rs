@@ -14,11 +14,13 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{
     FORMAT,
     parts::{row_of, rows_of, split_part},
-    reason, row,
+    reason,
+    restamp::Restamping,
+    row,
 };
 use crate::state::{
     Fold, Limits, Mail,
-    collection::{Collection, Marks},
+    collection::{Collection, Marks, RowBody},
     keys::KeyId,
     members::{LastPush, Member, Refused, RosterEntry, RosterRow, Soft, Tombstone},
     namespace::NamespaceState,
@@ -68,6 +70,8 @@ pub struct Restore {
     row: stored::Row,
     begun: bool,
     ended: bool,
+    /// The revisions that rows have instead of their own.
+    pub(super) restamping: Restamping,
 }
 
 /// The collection that rows are being put into.
@@ -114,6 +118,7 @@ impl Restore {
             row: stored::Row::default(),
             begun: false,
             ended: false,
+            restamping: Restamping::default(),
         }
     }
 
@@ -155,7 +160,7 @@ impl Restore {
             let (row, rest) = row_of(rows).ok_or(RestoreError::Damaged("a row that is cut"))?;
             self.row.clear();
             self.row.merge(row)?;
-            filling.row(&self.row)?;
+            filling.row(&self.row, &self.restamping)?;
             rows = rest;
         }
         Ok(())
@@ -180,7 +185,7 @@ impl Restore {
             Kind::Begin(begin) => self.begin(begin),
             Kind::Namespace(begin) => self.begin_namespace(begin),
             Kind::Collection(begin) => self.begin_collection(begin),
-            Kind::Rows(rows) => rows.rows.into_iter().try_for_each(|row| self.filling()?.row(&row)),
+            Kind::Rows(rows) => rows.rows.iter().try_for_each(|row| self.one_row(row)),
             Kind::Dead(dead) => self.filling()?.dead(&dead.rows),
             Kind::Members(members) => members.members.into_iter().try_for_each(|it| self.member(it)),
             Kind::Tombstones(tombstones) => {
@@ -207,6 +212,7 @@ impl Restore {
             Segments::from_runs(runs).ok_or(RestoreError::Damaged("its revisions are out of order"))?;
         self.fold.log_time_ms = begin.log_time_ms;
         self.fold.stamp_ms = begin.stamp_ms;
+        self.fold.effective = Revision(begin.effective);
         let mut limits = Limits::default();
         limits.apply(&Policy::from(begin.limits.unwrap_or_default()));
         self.fold.limits = limits;
@@ -245,6 +251,11 @@ impl Restore {
             presences: Vec::new(),
         });
         Ok(())
+    }
+
+    fn one_row(&mut self, row: &stored::Row) -> Result<(), RestoreError> {
+        let filling = self.collection.as_mut().ok_or(RestoreError::Damaged("rows without a collection"))?;
+        filling.row(row, &self.restamping)
     }
 
     fn filling(&mut self) -> Result<&mut Filling, RestoreError> {
@@ -316,9 +327,8 @@ impl Restore {
                 tags: Arc::new(row.tags),
                 group: row.group.try_into()?,
             };
-            self.namespace()?
-                .members
-                .restore_row(Row { chg: Revision(row.chg), body: RosterRow(Some(entry)) });
+            let chg = self.restamping.of(Revision(row.chg));
+            self.namespace()?.members.restore_row(Row { chg, body: RosterRow(Some(entry)) });
         }
         if last {
             self.namespace()?
@@ -329,15 +339,12 @@ impl Restore {
     }
 
     fn inbox(&mut self, inbox: stored::Inbox) -> Result<(), RestoreError> {
-        let inboxes = &mut self.namespace()?.inboxes;
         for mail in inbox.mails {
             let stored::Mail { revision, message_id, sender, payload, expires_at_ms } = mail;
             let payload = payload.to_vec().into_boxed_slice();
-            let revision = Revision(revision);
-            inboxes.restore(
-                NodeId(inbox.node_id),
-                Mail { revision, message_id, sender, payload, expires_at_ms },
-            );
+            let revision = self.restamping.of(Revision(revision));
+            let mail = Mail { revision, message_id, sender, payload, expires_at_ms };
+            self.namespace()?.inboxes.restore(NodeId(inbox.node_id), mail);
         }
         Ok(())
     }
@@ -359,7 +366,7 @@ impl Restore {
 }
 
 impl Filling {
-    fn row(&mut self, row: &stored::Row) -> Result<(), RestoreError> {
+    fn row(&mut self, row: &stored::Row, restamping: &Restamping) -> Result<(), RestoreError> {
         const TOO_MANY: RestoreError = RestoreError::Damaged("more rows than there can be");
         if row.kind != 0 {
             let kind =
@@ -371,8 +378,11 @@ impl Filling {
             let name = self.collection.keys().entry(key).name.parse()?;
             self.presences.push((NodeId(row.node_id), name));
         }
-        let body = row::body(kind, row, key)?;
-        let id = self.collection.restore(key, Revision(row.chg), body, &mut self.elements);
+        let (was, mut body) = (Revision(row.chg), row::body(kind, row, key)?);
+        if let RowBody::Event(_, entry) = &mut body {
+            entry.event = restamping.event(std::mem::take(&mut entry.event), was)?;
+        }
+        let id = self.collection.restore(key, restamping.of(was), body, &mut self.elements);
         self.ids.push(id.ok_or(TOO_MANY)?);
         Ok(())
     }

@@ -53,6 +53,7 @@ impl Fold {
             log_time_ms: self.log_time_ms,
             stamp_ms: self.stamp_ms,
             limits: Some(policy(&self.limits).into()),
+            effective: self.effective.0,
         };
         emit(Kind::Begin(begin), out);
         // In the order of their numbers, which is that of the log.

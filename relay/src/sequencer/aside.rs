@@ -1,0 +1,126 @@
+//! The state that a log amounts to, built beside whatever is being served: at the start, and when the log came back without
+//! what this relay has applied.
+
+use dormouse_proto::{
+    ids::Revision,
+    record::{Frame, Reseed, SnapshotName},
+};
+use tracing::{info, warn};
+
+use super::{Applied, StartError, trail::Trail};
+use crate::{
+    log::{Log, LogError, LogReader, Position, RecordId, SnapshotId, StoredFrame},
+    state::{Fold, Restore, RestoreError},
+};
+
+/// A state, and a reader behind the last frame in it.
+pub(super) struct Aside {
+    pub(super) applied: Applied,
+    pub(super) trail: Trail,
+    pub(super) reader: Box<dyn LogReader>,
+}
+
+impl Aside {
+    /// The newest snapshot that the log still holds the last frame of.
+    pub(super) async fn load(log: &dyn Log) -> Result<Self, StartError> {
+        for snapshot in log.newest_snapshots().await? {
+            let id = snapshot.id;
+            if !log.holds(id).await? {
+                warn!(
+                    position = id.position.0,
+                    "a snapshot is of a tail that the log has lost; trying an older one"
+                );
+                continue;
+            }
+            match restore(log, id).await {
+                Ok(fold) => {
+                    info!(position = id.position.0, revision = fold.revision().0, "snapshot loaded");
+                    let mut trail = Trail::default();
+                    trail.note(id, fold.revision());
+                    let applied = Applied { fold, last: Some(id) };
+                    return Ok(Self { applied, trail, reader: log.read(id.position.next()) });
+                }
+                Err(error) => {
+                    warn!(position = id.position.0, %error, "a snapshot cannot be used; trying an older one");
+                }
+            }
+        }
+        match log.info().await?.first {
+            Some(first) if first > Position::FIRST => Err(StartError::NoSnapshot { first }),
+            _ => Ok(Self {
+                applied: Applied::default(),
+                trail: Trail::default(),
+                reader: log.read(Position::FIRST),
+            }),
+        }
+    }
+
+    /// Applies everything that is in the log now; `each` hears of every frame.
+    pub(super) async fn replay(
+        &mut self,
+        log: &dyn Log,
+        mut each: impl FnMut(&StoredFrame, &Frame),
+    ) -> Result<(), StartError> {
+        loop {
+            let batch = self.reader.next_batch().await?;
+            for stored in &batch.frames {
+                let frame = self.apply(log, stored).await?;
+                each(stored, &frame);
+            }
+            if batch.at_tail {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Applies one frame.
+    pub(super) async fn apply(&mut self, log: &dyn Log, stored: &StoredFrame) -> Result<Frame, StartError> {
+        let Self { applied: Applied { fold, last }, trail, .. } = self;
+        let frame = Frame::decode(&stored.frame)
+            .map_err(|error| StartError::Frame(format!("position {}: {error}", stored.position)))?;
+        if let Some(reseed) = fold.wants(&frame) {
+            let lost = fetch(log, reseed).await;
+            fold.give(
+                lost.map_err(|why| StartError::Seed { position: stored.position, why: why.to_string() })?,
+            );
+        }
+        fold.apply_frame(&frame, |_, _, _, _| ());
+        *last = Some(SnapshotId::of(stored));
+        trail.note(SnapshotId::of(stored), fold.revision());
+        while fold.tidy() {}
+        Ok(frame)
+    }
+
+    /// The revision of the state.
+    pub(super) fn revision(&self) -> Revision {
+        self.applied.fold.revision()
+    }
+}
+
+/// Why a stored state cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("it has another hash than the record says")]
+    Another,
+}
+
+async fn restore(log: &dyn Log, id: SnapshotId) -> Result<Fold, Unusable> {
+    let mut chunks = log.load_snapshot(id).await?;
+    let mut restore = Restore::new();
+    while let Some(chunk) = chunks.next_chunk().await? {
+        restore.take(&chunk)?;
+    }
+    Ok(restore.finish()?)
+}
+
+/// The state that a Reseed refers to.
+pub(super) async fn fetch(log: &dyn Log, reseed: &Reseed) -> Result<Fold, Unusable> {
+    let SnapshotName { position, session, counter, crc } = reseed.snapshot;
+    let record_id = RecordId { session, counter };
+    let fold = restore(log, SnapshotId { position: Position(position), record_id, crc }).await?;
+    if fold.hash().0 == reseed.hash { Ok(fold) } else { Err(Unusable::Another) }
+}
