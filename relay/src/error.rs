@@ -32,6 +32,12 @@ pub enum RelayError {
     /// The token's role may not call this. No body was read.
     #[error("the token's role is {0}, which may not do this")]
     RoleDenied(Role),
+    /// The token is good in one namespace, and what was asked for is in all of them. Nothing was told.
+    #[error("this takes in every namespace, and the token is good in {own:?} alone: an admin's token for all (`*`) may do it", own = own.as_str())]
+    NotOfAll {
+        /// The token's own.
+        own: Namespace,
+    },
     /// The page token is not one of this call. Nothing happened.
     #[error("the page token is not one that this call gave")]
     PageTokenInvalid,

@@ -59,6 +59,20 @@ impl Caller {
         }
     }
 
+    /// Whether a request for what is in all namespaces may go on.
+    ///
+    /// # Errors
+    /// [`Denied`] for whoever has a token of one.
+    pub fn admits_all(&self) -> Result<(), Denied> {
+        match self {
+            Self::Holder(holder) => match &holder.scope {
+                Scope::One(own) => Err(Denied { own: own.clone() }),
+                Scope::All => Ok(()),
+            },
+            Self::Anybody => Ok(()),
+        }
+    }
+
     /// The namespace of a request that names none: the token's, or `default`.
     pub fn own(&self) -> Namespace {
         match self {
@@ -87,13 +101,14 @@ mod tests {
         for asked in ["ads", "default", "Shop", "shop ", "*"] {
             assert_eq!(caller.admits(asked), Err(Denied { own: shop.clone() }), "{asked}");
         }
-        assert_eq!(caller.own(), shop);
+        assert_eq!((caller.own(), caller.admits_all()), (shop.clone(), Err(Denied { own: shop })));
     }
 
     #[test]
     fn without_tokens_and_for_the_admin_of_all_every_namespace_is_open() {
         for caller in [Caller::Anybody, holder(Scope::All)] {
             assert_eq!((caller.admits("ads"), caller.own()), (Ok(()), Namespace::default()));
+            assert_eq!(caller.admits_all(), Ok(()));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The services: decode, ask, encode.
 
 mod authentication;
+mod backup;
 mod calls;
 mod encode;
 mod explain;
@@ -22,11 +23,14 @@ use dormouse_proto::{
     ids::Namespace,
     wire::{
         DESCRIPTORS,
-        services::{mailbox_server::MailboxServer, membership_server::MembershipServer},
+        services::{
+            mailbox_server::MailboxServer, membership_server::MembershipServer,
+            operations_server::OperationsServer,
+        },
         v1::relay_info::Condition,
     },
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tonic::{Extensions, transport::Server};
 
 use crate::{
@@ -45,11 +49,16 @@ const REQUEST_BYTES: usize = 2 << 20;
 /// The largest answer: a chunk of 3 MiB, of which a single revision may exceed the bound.
 const ANSWER_BYTES: usize = 64 << 20;
 
+/// Backups at once.
+const BACKUPS: usize = 1;
+
 /// Implements the services on a relay.
 #[derive(Clone, Debug)]
 struct Service {
     relay: Relay,
     doors: Doors,
+    /// Backups that may be under way: each holds a copy of the state until its reader has it.
+    backups: Arc<Semaphore>,
 }
 
 /// Serves until `stop`, then finishes the calls that are under way. Certificate and tokens are those that the relay's
@@ -92,6 +101,7 @@ async fn serve_current(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<MailboxServer<Service>>().await;
     health.set_serving::<MembershipServer<Service>>().await;
+    health.set_serving::<OperationsServer<Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -99,11 +109,12 @@ async fn serve_current(
     let json = json::JsonLayer::new(Arc::clone(&relay.metrics))?;
     let authentication = Authentication::new(doors.tokens.clone(), Arc::clone(&relay.metrics));
     let incoming = listener::connections(listener, doors, Arc::clone(&relay.metrics));
-    let service = Service { relay, doors: doors.clone() };
+    let service = Service { relay, doors: doors.clone(), backups: Arc::new(Semaphore::new(BACKUPS)) };
     let mailbox = MailboxServer::new(service.clone())
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
-    let membership = MembershipServer::new(service).max_decoding_message_size(REQUEST_BYTES);
+    let membership = MembershipServer::new(service.clone()).max_decoding_message_size(REQUEST_BYTES);
+    let operations = OperationsServer::new(service).max_decoding_message_size(REQUEST_BYTES);
     Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(1_024)
@@ -115,6 +126,7 @@ async fn serve_current(
         .add_service(reflection)
         .add_service(mailbox)
         .add_service(membership)
+        .add_service(operations)
         .serve_with_incoming_shutdown(incoming, stop)
         .await?;
     Ok(())

@@ -68,7 +68,9 @@ fn facts(error: &RelayError) -> Facts {
         RelayError::TokenMissing => Facts::new(Code::Unauthenticated, "TOKEN_MISSING"),
         RelayError::TokenUnknown => Facts::new(Code::Unauthenticated, "TOKEN_UNKNOWN"),
         RelayError::NamespaceDenied { .. } => Facts::new(Code::PermissionDenied, "NAMESPACE_DENIED"),
-        RelayError::RoleDenied(_) => Facts::new(Code::PermissionDenied, "ROLE_DENIED"),
+        RelayError::RoleDenied(_) | RelayError::NotOfAll { .. } => {
+            Facts::new(Code::PermissionDenied, "ROLE_DENIED")
+        }
         RelayError::PageTokenInvalid => Facts::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
         RelayError::Refused { refused, path } => {
             let code = match refused.reason {
@@ -174,6 +176,7 @@ mod tests {
             RelayError::TokenUnknown,
             RelayError::NamespaceDenied { own: Namespace::default() },
             RelayError::RoleDenied(Role::Reader),
+            RelayError::NotOfAll { own: Namespace::default() },
             RelayError::PageTokenInvalid,
             refused(Reason::ContextInvalid),
             refused(Reason::Stale),

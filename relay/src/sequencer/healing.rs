@@ -303,7 +303,10 @@ impl Attempt<'_> {
         let copied = tokio::task::spawn_blocking(move || {
             let applied = shared.applied.read();
             let fold = &applied.fold;
-            applied.last.map(|last| (last, fold.hash().0, fold.revision(), pieces(fold)))
+            applied.last.map(|last| {
+                let (hash, pieces) = pieces(fold);
+                (last, hash.0, fold.revision(), pieces)
+            })
         });
         let copied = copied.await.map_err(|error| Failure::Passing(error.to_string()))?;
         copied.ok_or_else(|| Failure::Final("this relay has applied nothing".to_owned()))
