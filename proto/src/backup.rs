@@ -37,7 +37,9 @@ pub enum BadBackup {
     #[error("it is no backup of Dormouse")]
     Foreign,
     /// A newer release wrote it.
-    #[error("it is a backup of format {0}, and this release reads up to format {BACKUP_FORMAT}: a newer one wrote it")]
+    #[error(
+        "it is a backup of format {0}, and this release reads up to format {BACKUP_FORMAT}: a newer one wrote it"
+    )]
     Format(u32),
     /// It ends before its end.
     #[error("it is cut short: {0} bytes are there, and its end is not among them")]
@@ -161,7 +163,8 @@ impl Reader {
     /// # Errors
     /// [`BadBackup`], if it was not.
     pub fn finish(self) -> Result<BackupHeader, BadBackup> {
-        let is_foreign = self.header.is_none() && !MAGIC.starts_with(&self.pending[..self.pending.len().min(16)]);
+        let is_foreign =
+            self.header.is_none() && !MAGIC.starts_with(&self.pending[..self.pending.len().min(16)]);
         match self.header {
             Some(header) if self.ended => Ok(header),
             _ if is_foreign => Err(BadBackup::Foreign),

@@ -111,7 +111,8 @@ fn open(path: &Path) -> Result<File, Error> {
 /// Reads the file to its end, and builds the state to see that it can be built.
 fn read_all(mut file: File, path: &Path) -> Result<(BackupHeader, StateHash), Error> {
     let path = || path.to_owned();
-    let mut progress = Progress::new("checking the backup", Unit::Bytes, file.metadata().ok().map(|it| it.len()));
+    let mut progress =
+        Progress::new("checking the backup", Unit::Bytes, file.metadata().ok().map(|it| it.len()));
     let (mut reader, mut restore) = (Reader::default(), Restore::new());
     let (mut buffer, mut wrong, mut done) = (vec![0; AT_ONCE], None, 0);
     loop {

@@ -144,8 +144,8 @@ async fn read_back(log: &dyn Log, id: RecordId) -> Result<Aside, NotRestored> {
     loop {
         for stored in aside.reader.next_batch().await?.frames {
             let is_ours = stored.record_id == id;
-            let takes_effect = Frame::decode(&stored.frame)
-                .is_ok_and(|frame| aside.applied.fold.wants(&frame).is_some());
+            let takes_effect =
+                Frame::decode(&stored.frame).is_ok_and(|frame| aside.applied.fold.wants(&frame).is_some());
             aside.apply(log, &stored).await?;
             match (is_ours, takes_effect) {
                 (true, true) => return Ok(aside),
