@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     nats_server::{NatsServer, Release, Settings},
-    steps::{Load, PATIENCE, append, next, read_to_tail, rejection},
+    steps::{Load, PATIENCE, append, gives_back_what_was_wiped, next, read_to_tail, rejection},
 };
 
 const SEED: &str = "DORMOUSE_NATS_KILL_SEED";
@@ -138,6 +138,19 @@ async fn a_wiped_broker_is_noticed_and_never_written_to() {
     let (before, after) = (log.info().await, anew.info().await.expect("it is there"));
     assert!(before.is_err() && after.tail.is_none(), "the new log is empty: {after:?}");
     append(&anew, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_nats_is_given_back_what_a_live_relay_holds() {
+    let Some(server) = NatsServer::start(Release::Current, Settings::default()) else { return };
+    let (address, server) = (server.address("given-back"), Mutex::new(server));
+    let wipe = async || {
+        let mut server = server.lock().expect("not poisoned");
+        server.stop();
+        server.wipe(None);
+        server.run();
+    };
+    gives_back_what_was_wiped(async || open(address.clone()).await, wipe).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,7 +33,7 @@ use tokio::{
 
 use super::{
     rabbitmq_server::RabbitServer,
-    steps::{Load, PATIENCE, append, frame, id, next, read_to_tail, rejection},
+    steps::{Load, PATIENCE, append, frame, gives_back_what_was_wiped, id, next, read_to_tail, rejection},
 };
 
 const SEED: &str = "DORMOUSE_RABBITMQ_KILL_SEED";
@@ -216,6 +216,19 @@ async fn a_stream_that_is_gone_is_noticed_and_one_made_anew_is_never_written_to(
     channel.queue_delete("deleted".into(), QueueDeleteOptions::default()).await.expect("deleted");
     assert_eq!(rejection(&anew, 2..100).await, Rejection::Failed);
     assert_eq!(next(&mut *anew.read(Position(1))).await, Err(ReadError::Regressed { tail: None }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_was_deleted_is_given_back_what_a_live_relay_holds() {
+    let Some(server) = shared_server().await else { return };
+    let address = server.address("given-back");
+    let wipe = async || {
+        let (_connection, channel) = other_client(&server).await;
+        for stream in ["given-back", "given-back-index", "given-back-snapshots"] {
+            channel.queue_delete(stream.into(), QueueDeleteOptions::default()).await.expect("deleted");
+        }
+    };
+    gives_back_what_was_wiped(async || open(address.clone()).await, wipe).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,8 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use dormouse_relay::log::{
-    Appended, Batch, Log, LogReader, Position, ReadError, RecordId, Rejection, StoredFrame,
+use dormouse_proto::{
+    ids::Namespace,
+    lattice::{Change, CounterDelta, Delta},
+    record::{Record, Write},
+};
+use dormouse_relay::{
+    config::Config,
+    log::{Appended, Batch, Log, LogReader, Position, ReadError, RecordId, Rejection, StoredFrame},
+    relay::{Relay, Started},
+    sequencer::Sequencer,
 };
 use tokio::{
     task::JoinHandle,
@@ -159,4 +167,51 @@ async fn keep_reading(mut reader: Box<dyn LogReader>, seen: Arc<tokio::sync::Mut
         };
         seen.lock().await.extend(batch.frames);
     }
+}
+
+/// A relay writes to a log that only others can wipe, which `wipe` makes them do; then it gives it back what it had been told
+/// to keep, and a relay that starts afterwards finds all of it.
+pub(crate) async fn gives_back_what_was_wiped<L: Log>(open: impl AsyncFn() -> L, wipe: impl AsyncFnOnce()) {
+    const WRITES: u64 = 20;
+    let relay = Relay::start(Config::default(), Arc::new(open().await)).await.expect("the relay starts");
+    let sequencer = relay.relay.sequencer.clone();
+    for nth in 0..WRITES {
+        write(&sequencer, nth).await;
+    }
+    let before = sequencer.read().fold.revision();
+    let log_before = sequencer.log().id;
+    wipe().await;
+    let healed = async {
+        while sequencer.trouble().is_some() || sequencer.read().fold.revision() <= before {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, healed).await.unwrap_or_else(|_| panic!("it is not healed: {:?}", sequencer.trouble()));
+    assert_ne!(sequencer.log().id, log_before, "it is another log");
+    write(&sequencer, WRITES).await;
+
+    let later = Relay::start(Config::default(), Arc::new(open().await)).await.expect("another relay starts");
+    let rows = |relay: &Started| {
+        let applied = relay.relay.sequencer.read();
+        applied.fold.namespace(&Namespace::default()).map_or(0, |view| view.rows())
+    };
+    assert_eq!((rows(&relay), rows(&later)), (WRITES + 1, WRITES + 1), "what was acknowledged is there");
+    let newest = later.relay.sequencer.read().fold.revision();
+    assert!(sequencer.reached(newest, PATIENCE).await, "both follow the same log");
+    drop(sequencer);
+    later.stop().await;
+    relay.stop().await;
+}
+
+/// Counts something under a key of its own, and is told that the log has it.
+async fn write(sequencer: &Sequencer, nth: u64) {
+    let change = Change::Counter(CounterDelta { amount: 1, ..CounterDelta::default() });
+    let (collection, key) = ("kept".parse().expect("a name"), format!("n{nth}").parse().expect("a name"));
+    let record = Record::Write(Write {
+        namespace: Namespace::default(),
+        request_id: format!("write-{nth}").parse().expect("an id"),
+        deltas: vec![Delta { collection, key, change }],
+    });
+    let outcome = sequencer.write(record, 256, None, PATIENCE).await.expect("it is written");
+    assert!(outcome.verdict.bound_at().is_some(), "{outcome:?}");
 }

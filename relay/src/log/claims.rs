@@ -68,12 +68,12 @@ const fn known(says: &'static str, source: &'static str) -> Claim {
 const NOTHING: &str = "nothing is lost";
 const NEWER: &str = "what is newer than the last copy of the folder; nodes are told";
 const POWER_NOTHING: &str = "its power: nothing; its disk: what is newer than the last copy of it";
-const ALL: &str = "everything; the relay ends, begins anew with what is there, and nodes are told";
+const ALL: &str = "nothing, if a relay lives on that holds it and nothing was written since; otherwise everything, and nodes are told";
 const ONE_OF_THEM: &str =
     "one server: nothing, the others fill it again; all: everything, and nodes are told";
 
 const NATS_KILL: &str = "no_frame_is_lost_or_moved_when_a_current_nats_is_killed";
-const NATS_WIPED: &str = "a_wiped_broker_is_noticed_and_never_written_to";
+const NATS_WIPED: &str = "a_wiped_nats_is_given_back_what_a_live_relay_holds";
 const NATS_DURABILITY: &str = "durability_is_what_the_server_says_it_is";
 const NATS_LEADER: &str = "nothing_is_lost_with_the_leader_of_three_servers_or_with_its_disk";
 const NATS_SYNC: &str = "strace of nats-server 2.15.1: 5,000 acknowledged messages, 0 fsync by default, 5,004 with sync_interval: always";
@@ -145,7 +145,7 @@ const RABBIT_ONE: Claims = Claims {
         "its power: what the kernel had not written; its disk: what is newer than the last copy of it",
         RABBIT_SYNC,
     ),
-    log_wiped: tested(ALL, "a_stream_that_is_gone_is_noticed_and_one_made_anew_is_never_written_to"),
+    log_wiped: tested(ALL, "a_stream_that_was_deleted_is_given_back_what_a_live_relay_holds"),
 };
 
 const RABBIT_SEVERAL: Claims = Claims {

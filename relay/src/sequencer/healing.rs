@@ -122,6 +122,9 @@ async fn load_anew(shared: &Arc<Shared>) -> Result<Box<dyn LogReader>, Failure> 
 async fn attempt(shared: &Arc<Shared>, others: &[u64]) -> Result<Box<dyn LogReader>, Failure> {
     let log = shared.log().reopen().await?.unwrap_or_else(|| shared.log());
     let info = log.info().await?;
+    if info.durability < shared.facts.read().durability {
+        return Err(Failure::Final(format!("it promises less now: {:?}", info.durability)));
+    }
     let Survey { cut, mut behind, upto } = survey(shared, &*log, &info).await?;
     let Some(cut) = cut else {
         return Err(Failure::Final("it has lost more than this relay remembers the places of".to_owned()));
@@ -185,7 +188,7 @@ async fn survey(shared: &Shared, log: &dyn Log, info: &LogInfo) -> Result<Survey
     let from = first.max(oldest);
     let mut steps = remembered.within(from, Position(u64::MAX - 1)).peekable();
     // Nothing that was applied is older than the first frame of all.
-    let nothing = (is_another || oldest == Position::FIRST) && from == Position::FIRST;
+    let nothing = is_another || (oldest == Position::FIRST && from == Position::FIRST);
     let mut survey =
         Survey { cut: nothing.then_some(Cut::NOTHING), behind: Behind::default(), upto: Position(0) };
     let (mut reader, mut agree) = (log.read(from), true);

@@ -160,7 +160,9 @@ mod tests {
 
     fn behind(frames: &[Frame]) -> Behind {
         let mut behind = Behind::default();
-        frames.iter().for_each(|frame| behind.note(frame));
+        for frame in frames {
+            behind.note(frame);
+        }
         behind
     }
 
@@ -201,13 +203,11 @@ mod tests {
     #[test]
     fn what_took_effect_since_is_never_undone() {
         let push = frame(9, 7, Record::Policy(Policy::default()));
+        let wins = Decision::LogWins { by: 9, kind: "Policy" };
         for waited in [Waited::Shortly, Waited::ForAll, Waited::ForTheFirst] {
-            assert_eq!(
-                decide(&[open(ME, 900), push.clone()], &[], waited),
-                Decision::LogWins { by: 9, kind: "Policy" }
-            );
+            assert_eq!(decide(&[open(ME, 900), push.clone()], &[], waited), wins);
             let late = [push.clone(), frame(9, 7, reseed())];
-            assert_eq!(decide(&late, &[], waited), Decision::LogWins, "that Reseed is void");
+            assert_eq!(decide(&late, &[], waited), wins, "that Reseed is void");
         }
     }
 

@@ -133,6 +133,8 @@ pub enum OpenError {
 
 /// The log on NATS. Dropping it lets what is in line still go to the broker; await [`Log::close`] to know that it has.
 pub struct Nats {
+    address: Address,
+    options: Options,
     shared: Arc<Shared>,
     appender: Appender,
     snapshots: Snapshots,
@@ -160,7 +162,7 @@ impl Nats {
         let shared = Arc::new(Shared::new(opened));
         tokio::spawn(link::keep_up(Arc::downgrade(&shared), shared.link.watch()));
         let snapshots = Snapshots::new(Arc::clone(&shared));
-        Ok(Self { appender: Appender::start(&shared), shared, snapshots })
+        Ok(Self { address, options, appender: Appender::start(&shared), shared, snapshots })
     }
 }
 
@@ -216,6 +218,14 @@ impl Log for Nats {
         frame: Bytes,
     ) -> BoxFuture<'static, Appended> {
         self.appender.append(Some(connection), record_id, frame)
+    }
+
+    fn reopen(&self) -> BoxFuture<'_, Result<Option<Arc<dyn Log>>, LogError>> {
+        Box::pin(async move {
+            let anew = Self::open(self.address.clone(), self.options.clone()).await;
+            let anew = anew.map_err(|error| LogError::Failed(error.to_string()))?;
+            Ok(Some(Arc::new(anew) as Arc<dyn Log>))
+        })
     }
 
     fn read(&self, from: Position) -> Box<dyn LogReader> {

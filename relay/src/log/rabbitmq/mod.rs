@@ -127,6 +127,8 @@ pub enum OpenError {
 
 /// The log on `RabbitMQ`. Dropping it lets what is in line still go to the broker; await [`Log::close`] to know that it has.
 pub struct RabbitMq {
+    address: Address,
+    options: Options,
     shared: Arc<Shared>,
     appender: Appender,
     snapshots: Arc<Snapshots>,
@@ -163,7 +165,7 @@ impl RabbitMq {
             let detail = error.to_string();
             return Err(OpenError::Unreachable { address: address.to_string(), detail });
         }
-        Ok(Self { appender: Appender::start(&snapshots), shared, snapshots })
+        Ok(Self { address, options, appender: Appender::start(&snapshots), shared, snapshots })
     }
 }
 
@@ -227,6 +229,14 @@ impl Log for RabbitMq {
         frame: Bytes,
     ) -> BoxFuture<'static, Appended> {
         self.appender.append(Some(connection), record_id, frame)
+    }
+
+    fn reopen(&self) -> BoxFuture<'_, Result<Option<Arc<dyn Log>>, LogError>> {
+        Box::pin(async move {
+            let anew = Self::open(self.address.clone(), self.options.clone()).await;
+            let anew = anew.map_err(|error| LogError::Failed(error.to_string()))?;
+            Ok(Some(Arc::new(anew) as Arc<dyn Log>))
+        })
     }
 
     fn read(&self, from: Position) -> Box<dyn LogReader> {
