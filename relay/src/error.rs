@@ -94,8 +94,11 @@ pub enum RelayError {
         patience_ms: u64,
     },
     /// The relay has not read its log yet. Nothing happened.
-    #[error("this relay is starting or stopping, come back later")]
+    #[error("this relay is starting, come back later")]
     Starting,
+    /// The relay stops, and is likely to be there again soon. Nothing happened.
+    #[error("this relay is stopping, come back later")]
+    Stopping,
     /// This relay has not applied what the caller was shown elsewhere.
     #[error("this relay has applied revision {has}, {wanted} was asked for")]
     Behind {
@@ -138,7 +141,7 @@ impl From<Unwritten> for RelayError {
             Unwritten::Busy => Self::Busy("writes"),
             Unwritten::StoreFull => Self::StoreFull,
             Unwritten::TooLarge(_) | Unwritten::Unreachable => Self::LogUnreachable,
-            Unwritten::Stopping => Self::Starting,
+            Unwritten::Stopping => Self::Stopping,
         }
     }
 }

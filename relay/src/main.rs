@@ -152,8 +152,11 @@ async fn finish<A, B>(
     admin: tokio::task::JoinHandle<B>,
 ) -> Result<(), Box<dyn Error>> {
     const PATIENCE: Duration = Duration::from_secs(5);
+    /// For so long whoever calls is told when to come back, before connections go away.
+    const LAST_WORDS: Duration = Duration::from_millis(100);
     info!("stopping: finishing the calls that are under way");
     started.announce();
+    tokio::time::sleep(LAST_WORDS).await;
     stop.send_replace(true);
     let abort = (server.abort_handle(), admin.abort_handle());
     let _ = tokio::time::timeout(PATIENCE, server).await;

@@ -52,7 +52,7 @@ impl Service {
                 Ok(()) => {}
                 Err(Ended::Refused(error)) => outlet.end(service.refused(error).into()),
                 // The reader has gone, or the relay stops: then it must not take a part for the whole.
-                Err(Ended::Silently) => outlet.end(RelayError::Starting.into()),
+                Err(Ended::Silently) => outlet.end(RelayError::Stopping.into()),
             }
         });
         Ok(Box::pin(messages))

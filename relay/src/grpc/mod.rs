@@ -3,6 +3,7 @@
 mod authentication;
 mod backup;
 mod calls;
+mod closing;
 mod encode;
 mod explain;
 mod floors;
@@ -30,8 +31,12 @@ use dormouse_proto::{
         v1::relay_info::Condition,
     },
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch::Receiver},
+};
 use tonic::{Extensions, transport::Server};
+use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     access::{Caller, Denied},
@@ -43,6 +48,7 @@ use crate::{
 
 use authentication::Authentication;
 use calls::Calls;
+use closing::Closing;
 
 /// The largest request: a push of 1 MiB with what is around it.
 const REQUEST_BYTES: usize = 2 << 20;
@@ -108,6 +114,8 @@ async fn serve_current(
         .build_v1()?;
     let json = json::JsonLayer::new(Arc::clone(&relay.metrics))?;
     let authentication = Authentication::new(doors.tokens.clone(), Arc::clone(&relay.metrics));
+    let closing = Closing::new(relay.stopping.clone(), Arc::clone(&relay.metrics));
+    tokio::spawn(tell_health(health, relay.stopping.clone()));
     let incoming = listener::connections(listener, doors, Arc::clone(&relay.metrics));
     let service = Service { relay, doors: doors.clone(), backups: Arc::new(Semaphore::new(BACKUPS)) };
     let mailbox = MailboxServer::new(service.clone())
@@ -121,6 +129,7 @@ async fn serve_current(
         .layer(Calls::new())
         // In front of what follows, so that it translates the refusals of every other layer as well.
         .layer(json)
+        .layer(closing)
         .layer(authentication)
         .add_service(health_service)
         .add_service(reflection)
@@ -130,6 +139,16 @@ async fn serve_current(
         .serve_with_incoming_shutdown(incoming, stop)
         .await?;
     Ok(())
+}
+
+/// Whoever asks for health is told at once that this relay stops, so that others get what comes.
+async fn tell_health(health: HealthReporter, mut stopping: Receiver<bool>) {
+    if stopping.wait_for(|stop| *stop).await.is_ok() {
+        health.set_not_serving::<MailboxServer<Service>>().await;
+        health.set_not_serving::<MembershipServer<Service>>().await;
+        health.set_not_serving::<OperationsServer<Service>>().await;
+        health.set_service_status("", ServingStatus::NotServing).await;
+    }
 }
 
 impl Service {

@@ -17,6 +17,8 @@ use crate::{error::RelayError, state::Reason};
 const DOMAIN: &str = "dormouse";
 /// When to come back if nothing better is known.
 const RETRY: Duration = Duration::from_millis(200);
+/// When to come back to a relay that stops: in about the time that another one needs to start on its log.
+const RESTART: Duration = Duration::from_millis(300);
 /// A message longer than this may be lost on the way.
 const MESSAGE_BYTES: usize = 512;
 /// Likewise each description.
@@ -90,6 +92,9 @@ fn facts(error: &RelayError) -> Facts {
         RelayError::Busy(_) => Facts::new(Code::ResourceExhausted, "BUSY").retry(),
         RelayError::SlowReader { .. } => Facts::new(Code::ResourceExhausted, "SLOW_READER"),
         RelayError::Starting => Facts::new(Code::Unavailable, "STARTING").retry(),
+        RelayError::Stopping => {
+            Facts { retry_after: Some(RESTART), ..Facts::new(Code::Unavailable, "STARTING") }
+        }
         RelayError::Behind { .. } => Facts::new(Code::Unavailable, "BEHIND").retry(),
         RelayError::LogUnreachable => Facts::new(Code::Unavailable, "LOG_UNREACHABLE").retry(),
         RelayError::StoreFull => Facts::new(Code::Unavailable, "STORE_FULL").retry(),
@@ -192,6 +197,7 @@ mod tests {
             RelayError::Busy("writes"),
             RelayError::SlowReader { patience_ms: 30_000 },
             RelayError::Starting,
+            RelayError::Stopping,
             RelayError::LogUnreachable,
             RelayError::StoreFull,
         ]
