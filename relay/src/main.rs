@@ -117,6 +117,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
         result = &mut server => return Err(format!("the server ended: {result:?}").into()),
     }
     reread.abort();
+    // What waits to be written is written when nobody can hand in more, and this could.
+    drop(followed);
     finish(started, stop, server, admin).await
 }
 

@@ -92,6 +92,7 @@ impl RelayProcess {
     }
 
     /// SIGKILL: nothing is finished, nothing is said.
+    #[allow(dead_code, reason = "not every test kills it")]
     pub(crate) fn kill(&mut self) -> Outcome {
         let mut child = self.child.take().ok_or("not running")?;
         child.kill()?;
