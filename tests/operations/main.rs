@@ -7,7 +7,7 @@ mod relay;
 mod backup;
 mod brokers;
 mod files;
-// mod golden;
+mod golden;
 #[path = "../service/harness.rs"]
 #[allow(dead_code, reason = "other tests need the rest")]
 mod harness;

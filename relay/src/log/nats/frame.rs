@@ -35,7 +35,9 @@ pub(super) fn decode(log_id: LogId, position: Position, message: &Bytes) -> Resu
     let damaged = |detail: &str| ReadError::Damaged { position, detail: detail.to_owned() };
     if message.starts_with(NAME) && !message.starts_with(MAGIC) {
         let format = char::from(message.get(NAME.len()).copied().unwrap_or(b'?'));
-        return Err(damaged(&format!("it has format {format}, and this release reads format 1: a newer relay wrote it")));
+        return Err(damaged(&format!(
+            "it has format {format}, and this release reads format 1: a newer relay wrote it"
+        )));
     }
     if message.len() < HEADER_BYTES || !message.starts_with(MAGIC) {
         return Err(damaged("it is no frame of a Dormouse log"));
