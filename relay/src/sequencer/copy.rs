@@ -1,13 +1,15 @@
 //! The whole state at one revision, copied while the relay goes on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dormouse_proto::ids::Revision;
+use tokio::time::Instant;
+use tracing::info;
 
 use super::{Sequencer, reader::pieces};
 use crate::{
-    log::SnapshotId,
+    log::{SnapshotBody, SnapshotId},
     state::{Fold, StateHash},
 };
 
@@ -46,6 +48,21 @@ impl Counts {
             members: sum.members + view.members().len() as u64,
         })
     }
+}
+
+/// The body of a snapshot that somebody waits for: tells every few seconds how much of it is stored.
+pub(super) fn telling(pieces: Vec<Bytes>) -> SnapshotBody {
+    const LINES: Duration = Duration::from_secs(5);
+    let of: usize = pieces.iter().map(Bytes::len).sum();
+    let (mut stored, mut told) = (0, Instant::now());
+    Box::new(pieces.into_iter().map(move |piece| {
+        if told.elapsed() >= LINES {
+            told = Instant::now();
+            info!("storing the state: {} %, {stored} of {of} bytes", stored * 100 / of.max(1));
+        }
+        stored += piece.len();
+        Ok(piece)
+    }))
 }
 
 impl Sequencer {

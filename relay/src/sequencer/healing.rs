@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::{
     Gate, LogFacts, Shared, StartError, Trouble, Unwritten,
     aside::Aside,
+    copy::telling,
     reader::pieces,
     regression::{Behind, Cut, Decision, Waited},
     start,
@@ -281,7 +282,7 @@ impl Attempt<'_> {
         let (id, hash, holds, body) = self.copy().await?;
         let bytes: usize = body.iter().map(Bytes::len).sum();
         info!(cut = self.cut.position.0, safe = %self.cut.safe, bytes, "giving the log back what it has lost");
-        self.log.put_snapshot(id, Box::new(body.into_iter().map(Ok))).await?;
+        self.log.put_snapshot(id, telling(body)).await?;
         let Cut { position, record_id, safe } = self.cut;
         let RecordId { session, counter } = id.record_id;
         let reseed = Reseed {

@@ -13,7 +13,12 @@ use dormouse_proto::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{StartError, aside::Aside, copy::Counts, reader::pieces};
+use super::{
+    StartError,
+    aside::Aside,
+    copy::{Counts, telling},
+    reader::pieces,
+};
 use crate::{
     clock::Clock,
     log::{Appended, Log, LogError, Position, ReadError, RecordId, Rejection, SnapshotBody, SnapshotId},
@@ -114,7 +119,7 @@ pub async fn restore(
     // A start from here on needs not look for the state that the record refers to, which no later snapshot keeps.
     if let Some(last) = aside.applied.last {
         let (_, pieces) = pieces(&aside.applied.fold);
-        log.put_snapshot(last, Box::new(pieces.into_iter().map(Ok))).await?;
+        log.put_snapshot(last, telling(pieces)).await?;
     }
     let fold = std::mem::take(&mut aside.applied.fold);
     Ok(Restored { revision: fold.revision(), counts: Counts::of(&fold) })
