@@ -7,14 +7,20 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use dormouse::{Freshness, MemberFilter, Node, Relay, Slept, delta, replica::message::Rows};
+use dormouse::{Freshness, MemberFilter, Node, Reason, Relay, Slept, Value, delta, replica::message::Rows};
+use dormouse_proto::backup::{BadBackup, Reader};
+use dormouse_relay::{
+    config::Config,
+    log::{LogId, memory::Memory},
+};
 
 use crate::{
     files::{fill, read, restore, take},
-    relay::{Outcome, RelayProcess},
+    harness::Served,
+    relay::{Outcome, PATIENCE, RelayProcess},
 };
 
 /// Callers that write at once.
@@ -174,6 +180,48 @@ async fn what_is_no_whole_backup_is_refused_and_nothing_is_written() -> Outcome 
     // Whoever says something else than `restore FILE` gets no relay that nobody asked for.
     let unknown = std::process::Command::new(crate::relay::relay_binary()).arg("--restore").output()?;
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("usage:"));
+    Ok(())
+}
+
+/// A copy of the state is held for one caller at a time, and not for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_backup_is_taken_at_a_time_and_whoever_reads_nothing_of_it_is_cut_off() -> Outcome {
+    let config = Config { watch_patience_ms: 1_000, ..Config::default() };
+    let served = Served::new(config, Arc::new(Memory::new(LogId(3)))).await?;
+    let relay = Relay::builder().url(&served.url).build()?;
+    for nth in 0..160 {
+        let value = Value::Data(vec![7; 60_000]);
+        relay.write(None, vec![delta::register_set(&format!("load/r{nth}").parse()?, Some(value))]).await?;
+    }
+    let mut slow = relay.backup().await?;
+    let mut file = slow.next().await?.ok_or("a first message")?;
+    let other = Relay::builder().url(&served.url).build()?;
+    match other.backup().await {
+        Err(Reason::Refused { word, .. }) => assert_eq!(word, "BUSY"),
+        answered => panic!("{answered:?}"),
+    }
+    let began = Instant::now();
+    let whole = loop {
+        match other.backup().await {
+            Err(Reason::Refused { word, .. }) if word == "BUSY" && began.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            backup => break backup?,
+        }
+    };
+    // What was on its way to the slow one ends with the reason, and is no backup.
+    let ended = loop {
+        match slow.next().await {
+            Ok(Some(more)) => file.extend(more),
+            Ok(None) => panic!("nobody read it, and it is whole"),
+            Err(ended) => break ended,
+        }
+    };
+    assert!(matches!(&ended, Reason::Refused { word, .. } if word == "SLOW_READER"), "{ended:?}");
+    let mut reader = Reader::default();
+    reader.take(&file, |_| ())?;
+    assert!(matches!(reader.finish(), Err(BadBackup::Short(_))));
+    drop(whole);
     Ok(())
 }
 
