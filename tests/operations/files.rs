@@ -1,5 +1,4 @@
 //! Backups as files, and the relay's own program that restores them.
-#![expect(clippy::disallowed_methods, reason = "real processes are waited for in real time")]
 
 use std::{
     path::Path,
