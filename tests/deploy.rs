@@ -11,6 +11,8 @@ mod brokers;
 mod claims;
 #[path = "deploy/containers.rs"]
 mod containers;
+#[path = "deploy/dashboard.rs"]
+mod dashboard;
 #[path = "deploy/files.rs"]
 mod files;
 #[path = "deploy/guides.rs"]
@@ -27,19 +29,36 @@ mod relays;
 #[path = "deploy/unit.rs"]
 mod unit;
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use files::{documents, names, relay_with, text, words_with};
 
+/// A program that `tests/tools/install` may have put into the target folder, or the one that is installed.
+fn program(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().expect("a test has an executable");
+    let target = exe.ancestors().nth(3).expect("it lies in target/PROFILE/deps");
+    let ours = target.join("tools").join(name);
+    if ours.is_file() {
+        return ours;
+    }
+    // Where the tests have to be whole, one of those that is missing is a failure.
+    let required = std::env::var_os("REQUIRE_TOOLS").is_some() && name == "promtool";
+    assert!(!required, "{} is missing; tests/tools/install puts it there", ours.display());
+    name.into()
+}
+
 /// Runs a checking program. `None`: it is not installed, which is said.
-fn checked_by(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
-    match Command::new(program).args(arguments).output() {
+fn checked_by(name: &str, arguments: &[&str]) -> Option<(bool, String)> {
+    match Command::new(program(name)).args(arguments).output() {
         Ok(output) => {
             let said = [output.stdout, output.stderr].concat();
             Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
         }
         Err(error) => {
-            eprintln!("skipped: `{program}` would look at this too, if it were installed ({error})");
+            eprintln!("skipped: `{name}` would look at this too, if it were installed ({error})");
             None
         }
     }
@@ -67,7 +86,8 @@ fn every_variable_in_these_files_is_one_that_the_relay_knows() {
     let is_known = |name: &str| relay_with([(name, "")]).is_ok();
     assert!(!is_known("DORMOUSE_LISTN"));
     let mut found = 0;
-    for file in names("deploy") {
+    let is_picture = |name: &String| Path::new(name).extension().is_some_and(|it| it == "png");
+    for file in names("deploy").into_iter().filter(|name| !is_picture(name)) {
         // The beginning alone is no variable: a comment tells of it.
         for name in words_with(&text(&file), "DORMOUSE_").into_iter().filter(|name| name != "DORMOUSE_") {
             assert!(is_known(&name), "{file}: {name}");

@@ -38,7 +38,8 @@ const NOT_PURE: &[&str] = &[
 const ANY: &[&str] = &[];
 
 /// From below to above. What stands higher up imports what stands further down, never the other way:
-/// main, grpc, listener, doors, relay, floors, keeper and sequencer, access, liveness and log, state, proto.
+/// main, grpc, listener, doors, relay, admin, history, floors, keeper and sequencer, chronicle, access, liveness and log, state,
+/// proto.
 #[rustfmt::skip]
 const ROOMS: &[Room] = &[
     // The contract.
@@ -56,7 +57,7 @@ const ROOMS: &[Room] = &[
     room("relay/src/liveness",         &["std", "dormouse_proto", "dashmap", "parking_lot", "foldhash", "thiserror"], NOT_PURE),
     // The relay: shells.
     room("relay/src/clock.rs",         &["std", "tracing", "crate::liveness"], &["std::fs", "std::net"]),
-    room("relay/src/log",              &["std", "bytes", "parking_lot", "redb", "thiserror", "tokio", "tracing", "xxhash_rust", "getrandom", "crate::clock"], &["tokio::net"]),
+    room("relay/src/log",              &["std", "bytes", "parking_lot", "redb", "rustix", "thiserror", "tokio", "tracing", "xxhash_rust", "getrandom", "crate::clock"], &["tokio::net"]),
     room("relay/src/log/nats",         &["std", "async_nats", "axum", "bytes", "hyper_util", "parking_lot", "serde_json", "thiserror", "tokio", "tokio_stream", "tracing", "xxhash_rust", "getrandom", "crate::log"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net", "crate::log::embedded", "crate::log::memory", "crate::log::faults"]),
     room("relay/src/log/rabbitmq",     &["std", "lapin", "bytes", "parking_lot", "thiserror", "tokio", "tokio_stream", "tracing", "xxhash_rust", "getrandom", "crate::log"],
@@ -83,21 +84,28 @@ const ROOMS: &[Room] = &[
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net"]),
     room("relay/src/floors",           &["std", "dormouse_proto", "axum", "hyper_util", "serde_json", "thiserror", "tokio", "tracing", "crate::config", "crate::floors", "crate::keeper", "crate::liveness", "crate::metrics", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net"]),
+    room("relay/src/chronicle.rs",     &["std", "dormouse_proto", "parking_lot", "crate::state"], NOT_PURE),
+    room("relay/src/chronicle",        &["std", "dormouse_proto", "bytes", "crate::state"], NOT_PURE),
     room("relay/src/access",           &["std", "dormouse_proto", "ring", "subtle", "thiserror"], NOT_PURE),
     room("relay/src/doors.rs",         &["std", "thiserror", "tokio", "crate::access", "crate::config", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net"]),
     room("relay/src/doors",            &["std", "parking_lot", "tokio", "tokio_rustls", "tracing", "xxhash_rust", "crate::access", "crate::config", "crate::doors", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::net", "tokio::net"]),
     room("relay/src/listener.rs",      &["std", "tokio", "tokio_rustls", "tokio_stream", "tonic::transport::server::Connected", "tracing", "crate::doors", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
     room("relay/src/error.rs",         &["std", "dormouse_proto", "thiserror", "crate::access::Role", "crate::sequencer", "crate::state"], NOT_PURE),
-    room("relay/src/admin.rs",         &["std", "axum", "tokio", "tracing", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
-    room("relay/src/relay.rs",         &["std", "dormouse_proto", "tokio", "tracing", "crate::admin", "crate::clock", "crate::config", "crate::floors", "crate::keeper", "crate::liveness", "crate::log",
+    room("relay/src/history.rs",       &["std", "dormouse_proto", "parking_lot", "crate::metrics"], NOT_PURE),
+    room("relay/src/history",          &["std", "dormouse_proto", "crate::metrics", "crate::history"], NOT_PURE),
+    room("relay/src/admin",            &["std", "axum", "serde_json", "tokio", "crate::admin", "crate::history", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
+    room("relay/src/admin.rs",         &["std", "axum", "tokio", "tracing", "crate::history", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
+    room("relay/src/relay.rs",         &["std", "dormouse_proto", "tokio", "tracing", "crate::admin", "crate::chronicle", "crate::clock", "crate::config", "crate::floors", "crate::history", "crate::keeper", "crate::liveness", "crate::log",
                                          "crate::metrics", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq"]),
     room("relay/src/progress.rs",      &["std", "indicatif", "tokio", "tracing", "crate::sequencer"], &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net"]),
     room("relay/src/restore.rs",       &["std", "dormouse_proto", "bytes", "thiserror", "tokio", "crate::log", "crate::progress", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::net", "tokio::net", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq"]),
+    room("relay/src/relay",            &["std", "dormouse_proto", "tokio", "crate::admin", "crate::history", "crate::log", "crate::metrics", "crate::relay", "crate::sequencer", "crate::state"],
+                                       &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq"]),
     room("relay/src/grpc",             &["std", "dormouse_proto", "axum", "base64", "bytes", "http", "http_body", "http_body_util", "parking_lot", "prost", "prost_reflect", "prost_types", "serde", "serde_json", "tokio", "tokio_stream", "tonic", "tonic_health",
                                          "tonic_reflection", "tonic_types", "tower", "tracing", "xxhash_rust", "getrandom",
-                                         "crate::access", "crate::clock", "crate::config", "crate::doors", "crate::error", "crate::floors", "crate::keeper", "crate::listener", "crate::liveness", "crate::log", "crate::metrics", "crate::relay", "crate::selector", "crate::sequencer", "crate::state", "crate::telemetry::otlp"],
+                                         "crate::access", "crate::chronicle", "crate::clock", "crate::config", "crate::doors", "crate::error", "crate::floors", "crate::keeper", "crate::listener", "crate::liveness", "crate::log", "crate::metrics", "crate::relay", "crate::selector", "crate::sequencer", "crate::state", "crate::telemetry::otlp"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq", "crate::log::memory", "crate::log::faults"]),
     room("relay/src/lib.rs",           &["std"], ANY),
     room("relay/src/main.rs",          &["std", "dormouse_relay", "mimalloc", "tokio", "tracing"], &["std::time::Instant", "std::time::SystemTime"]),
@@ -107,9 +115,14 @@ const ROOMS: &[Room] = &[
     room("client/src",                 &["std", "dormouse_proto", "getrandom", "parking_lot", "prost", "prost_types", "serde", "serde_json", "thiserror", "tokio", "tokio_stream", "tonic", "tonic_types", "crate"], ANY),
 ];
 
-/// The only files that read a clock; a bench measures and is no room. The last one shows people how long ago it was.
-const CLOCK_ROOMS: &[&str] =
-    &["relay/src/clock.rs", "client/src/connection.rs", "client/src/bin/dormouse/members.rs"];
+/// The only files that read a clock; a bench measures and is no room. The last two show people how long ago it was, and
+/// how far two clocks are apart.
+const CLOCK_ROOMS: &[&str] = &[
+    "relay/src/clock.rs",
+    "client/src/connection.rs",
+    "client/src/bin/dormouse/members.rs",
+    "client/src/bin/dormouse/doctor.rs",
+];
 /// A name that says nothing lets anything in.
 const HEAPS: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"];
 const FOLDERS: &[&str] = &["proto/src", "relay/src", "client/src"];

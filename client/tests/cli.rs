@@ -310,6 +310,22 @@ async fn the_doctor_finds_a_slip_and_a_wrong_scheme() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_names_that_lead_nowhere() {
+    let world = World::start().await;
+    world.says(&["push", "ads/shown", "counter", "add", "1"]).await;
+    let elsewhere = world.says(&["doctor", "--namespace", "shpo"]).await;
+    assert!(elsewhere.contains("warn  nothing is in the namespace shpo, but in default: is"), "{elsewhere}");
+    let mut command = world.command(&["doctor"]);
+    command.env("DORMOUSE_COLLECTIONS", "adz");
+    let said = String::from_utf8_lossy(&run(command).await.stdout).into_owned();
+    assert!(
+        said.contains("warn  DORMOUSE_COLLECTIONS follows adz, where nothing is; there is ads"),
+        "{said}"
+    );
+    assert!(!said.contains("behind") && !said.contains("clock"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_exit_code_says_who_has_to_act() {
     let world = World::start().await;
     let refused = run(world.command(&["members", "--tags", "zone>a"])).await;

@@ -45,6 +45,7 @@ fn generate(into: &Path) -> Outcome<()> {
         .extern_path(".dormouse.v1", "crate::wire::v1")
         .extern_path(".dormouse.v1.SyncResponse", "crate::wire::encoded::SyncResponse")
         .extern_path(".dormouse.v1.WatchResponse", "crate::wire::encoded::WatchResponse")
+        .extern_path(".dormouse.v1.WatchMembersResponse", "crate::wire::encoded::WatchMembersResponse")
         .out_dir(&services)
         .compile_fds(served)?;
     fs::rename(services.join("dormouse.v1.rs"), into.join("dormouse.v1.services.rs"))?;

@@ -4,6 +4,7 @@
 
 mod ending;
 mod evidence;
+mod line;
 mod obituary;
 mod telling;
 
@@ -30,7 +31,7 @@ use tracing::warn;
 use crate::{
     clock::Clock,
     liveness::{
-        Activity, Company, Contact, Due, Ended, Evidence, Heard, Learned, LeaseKey, LeasePolicy,
+        Activity, Company, Contact, Due, Ended, Evidence, GroupCounts, Heard, Learned, LeaseKey, LeasePolicy,
         LeaseSettings, LeaseState, LeaseView, MemberCounts, Millis, Restored, Session, Timestamp,
         guard::{HoldNumber, HoldReason},
     },
@@ -45,6 +46,7 @@ pub use obituary::Obituary;
 
 pub use crate::liveness::Told;
 
+use line::Line;
 use obituary::Obituaries;
 
 /// How often silence is looked at.
@@ -80,6 +82,8 @@ pub struct Keeper {
     turns: broadcast::Sender<Turn>,
     /// How often this relay's word became weaker, or as good as usual again.
     weakened: watch::Sender<u64>,
+    /// Ends that wait to be proposed.
+    line: Mutex<Line>,
     obituaries: Mutex<Obituaries>,
     /// The connection to the log, as of the last look.
     connection: AtomicU64,
@@ -102,6 +106,7 @@ impl Keeper {
             names: DashMap::new(),
             turns: broadcast::Sender::new(ACTIVITY),
             weakened: watch::Sender::new(0),
+            line: Mutex::default(),
             obituaries: Mutex::default(),
             listened: Mutex::default(),
             metrics,
@@ -193,6 +198,11 @@ impl Keeper {
         self.company.leases().view(key, self.clock.now())
     }
 
+    /// The groups that have members, those first that this relay knew first.
+    pub fn groups(&self) -> Vec<GroupCounts> {
+        self.company.leases().groups()
+    }
+
     /// Members of a namespace by state.
     pub fn counts(&self, namespace: u32) -> MemberCounts {
         self.company.leases().counts(namespace)
@@ -269,6 +279,7 @@ impl Keeper {
         let now = self.clock.now();
         let late = Millis(now.since(*looked).0.saturating_sub(Millis::from(LOOK).0));
         *looked = now;
+        self.metrics.looked_late(Duration::from_millis(late.0));
         let before = self.company.leases().percent();
         let percent = self.company.leases().looked_late(late);
         if percent > before {

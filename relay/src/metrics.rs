@@ -4,70 +4,47 @@
 //! whoever scrapes hands it in as [`Gauges`], so that no second copy of it can go stale. Every value of a label is
 //! there from the start with 0, because a series that appears with its first event hides that event from `rate()`.
 
+mod figures;
 mod floors;
+mod gauges;
+mod groups;
 mod labels;
+mod namespaces;
+mod plain;
+mod syncs;
+#[cfg(test)]
+mod tests;
 
+pub use figures::FIGURES;
 pub use floors::FloorGauge;
-pub use labels::{Admission, FileRead, Handshake, PushResult, Reseeding, WebhookOutcome};
+pub use gauges::Gauges;
+pub use groups::{GroupGauge, NamespaceGauge};
+pub use labels::{Admission, Condition, FileRead, Handshake, PushResult, Reseeding, WebhookOutcome};
+pub use plain::{CONTENT_TYPE as PLAIN_CONTENT_TYPE, plain};
+pub use syncs::Syncs;
 
 use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
-use dormouse_proto::record::Cause;
+use dormouse_proto::{ids::Namespace, record::Cause};
 use prometheus_client::{
     encoding::text,
     metrics::{
         counter::Counter,
         family::Family,
-        gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Metric, Registry},
 };
 
+use figures::Spent;
 use floors::FloorCounters;
 use labels::{CounterPer, Labels, REASONS};
+use namespaces::PerNamespace;
 
 /// What [`Metrics::encode`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const PREFIX: &str = "dormouse";
-
-/// Numbers of the state, as whoever scrapes finds them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Gauges {
-    /// Pushes that wait for the log.
-    pub queue_waiting: u64,
-    /// The newest revision applied.
-    pub revision: u64,
-    /// Rows that are visible.
-    pub rows: u64,
-    /// Rows that exist only to tell those who have not heard of their end.
-    pub dead_rows: u64,
-    /// What the state takes in memory, estimated.
-    pub memory_bytes_estimate: u64,
-    /// Members inside an invocation.
-    pub awake: u64,
-    /// Members that said they sleep.
-    pub asleep: u64,
-    /// Members whose lease ran out.
-    pub suspect: u64,
-    /// Members that are alive, as the sum of their likelihoods.
-    pub expected_alive: f64,
-    /// Percentage of the usual that awake leases have.
-    pub awake_lease_percent: u64,
-    /// Open watch streams.
-    pub watchers: u64,
-    /// Whether nobody is declared GONE at this moment.
-    pub expiry_held: bool,
-    /// Messages that their nodes have not received yet.
-    pub inbox_waiting: u64,
-    /// What was dropped because there was too much of it, in the order of [`Gauges::COLLAPSED`].
-    pub collapsed: [u64; 5],
-    /// What became of messages, in the order of [`Gauges::MAIL`].
-    pub mail: [u64; 4],
-    /// The floors, by name.
-    pub floors: Vec<FloorGauge>,
-}
 
 /// The counters of one relay. Shared behind an `Arc`; every method takes `&self`, and none waits for I/O.
 #[derive(Debug)]
@@ -85,6 +62,11 @@ pub struct Metrics {
     false_deaths: Counter,
     refusals: Family<Labels, Counter>,
     log_append: Histogram,
+    backlog_age: Histogram,
+    lease_lag: Histogram,
+    appending: Spent,
+    catching_up: Spent,
+    namespaces: PerNamespace,
     frames: Counter,
     records: Counter,
     snapshots: Counter,
@@ -135,6 +117,21 @@ impl Default for Metrics {
                 "log_append_seconds",
                 "Time until the log had a frame",
             ),
+            backlog_age: registered(
+                it,
+                Histogram::new(exponential_buckets(1.0, 4.0, 8)),
+                "backlog_age_seconds",
+                "Age of what a pull brought: since the oldest change in it, to about a second",
+            ),
+            lease_lag: registered(
+                it,
+                Histogram::new(exponential_buckets(0.001, 4.0, 8)),
+                "lease_lag_seconds",
+                "How much later than wanted this relay looked at its leases",
+            ),
+            appending: Spent::default(),
+            catching_up: Spent::default(),
+            namespaces: PerNamespace::registered(it),
             frames: counter(it, "frames", "Frames that this relay appended to the log"),
             records: counter(it, "records", "Records in those frames"),
             snapshots: counter(it, "snapshots", "Snapshots that this relay stored"),
@@ -176,9 +173,10 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A push has its fate. Its deltas count if it was bound.
-    pub fn pushed(&self, result: PushResult, deltas: usize) {
+    /// A push to that namespace has its fate. Its deltas count if it was bound.
+    pub fn pushed(&self, namespace: &Namespace, result: PushResult, deltas: usize) {
         self.pushes.of(result).inc();
+        self.namespaces.pushed(namespace);
         if result == PushResult::Bound {
             add(&self.deltas, deltas);
         }
@@ -189,6 +187,21 @@ impl Metrics {
         self.pulls.inc();
         add(&self.rows_sent, rows);
         add(&self.chunk_bytes, bytes);
+    }
+
+    /// A node's pull from that namespace was answered; `age`: since the oldest change that it brought, if it brought one
+    /// to a node that had been told something before.
+    pub fn caught_up(&self, namespace: &Namespace, age: Option<Duration>) {
+        self.namespaces.pulled(namespace);
+        if let Some(age) = age {
+            self.backlog_age.observe(age.as_secs_f64());
+            self.catching_up.add(age);
+        }
+    }
+
+    /// This relay looked at its leases so much later than it wanted to.
+    pub fn looked_late(&self, late: Duration) {
+        self.lease_lag.observe(late.as_secs_f64());
     }
 
     /// A contact made a member AWAKE that was not.
@@ -221,6 +234,24 @@ impl Metrics {
         self.mass_losses.inc();
     }
 
+    /// How nodes were admitted, why memberships ended, and what became of pushes, since this relay started.
+    pub fn by_kind(&self) -> [(&'static str, Vec<(&'static str, u64)>); 4] {
+        [
+            ("joins", self.joins.counted()),
+            ("ends", self.ends.counted()),
+            ("pushes", self.pushes.counted()),
+            ("refusals", self.refusals()),
+        ]
+    }
+
+    /// Refusals since it started, by the contract's reason; those that were none are left out.
+    pub fn refusals(&self) -> Vec<(&'static str, u64)> {
+        let counted = REASONS.iter().map(|reason| {
+            (*reason, self.refusals.get(&[("reason", *reason)]).map_or(0, |counter| counter.get()))
+        });
+        counted.filter(|(_, count)| *count > 0).collect()
+    }
+
     /// What everybody may know of this relay, since it started.
     pub fn counters(&self) -> [(&'static str, u64); 7] {
         [
@@ -244,6 +275,7 @@ impl Metrics {
         self.frames.inc();
         add(&self.records, records);
         self.log_append.observe(took.as_secs_f64());
+        self.appending.add(took);
     }
 
     /// A snapshot was stored.
@@ -303,148 +335,4 @@ impl Metrics {
 
 fn add(counter: &Counter, amount: usize) {
     counter.inc_by(u64::try_from(amount).unwrap_or(u64::MAX));
-}
-
-impl Gauges {
-    /// What can be dropped because there is too much of it.
-    pub const COLLAPSED: [&str; 5] = ["dead_rows", "siblings", "events", "tombstones", "once_ids"];
-    /// What can become of a message.
-    pub const MAIL: [&str; 4] = ["sent", "received", "expired", "undelivered"];
-
-    fn registry(&self) -> Registry {
-        let mut registry = Registry::with_prefix(PREFIX);
-        let plain = [
-            ("queue_waiting", "Pushes that wait for the log", self.queue_waiting),
-            ("revision", "Newest revision applied", self.revision),
-            ("rows", "Visible rows", self.rows),
-            ("dead_rows", "Rows kept only to tell of their end", self.dead_rows),
-            ("memory_bytes_estimate", "Memory of the state, estimated", self.memory_bytes_estimate),
-            ("watchers", "Open watch streams", self.watchers),
-            ("expiry_held", "1 while nobody is declared GONE", u64::from(self.expiry_held)),
-            ("inbox_waiting", "Messages that their nodes have not received yet", self.inbox_waiting),
-        ];
-        for (name, help, value) in plain {
-            registry.register(name, help, ConstGauge::new(value));
-        }
-        let alive = ConstGauge::new(self.expected_alive);
-        registry.register(
-            "members_expected_alive",
-            "Members that are alive, as the sum of their likelihoods",
-            alive,
-        );
-        let stretch = ConstGauge::new(self.awake_lease_percent as f64 / 100.0);
-        registry.register(
-            "awake_lease_ratio",
-            "Awake leases over the usual; above 1 while this relay is late",
-            stretch,
-        );
-        let members = Family::<Labels, Gauge<u64, AtomicU64>>::default();
-        for (state, number) in [("awake", self.awake), ("asleep", self.asleep), ("suspect", self.suspect)] {
-            members.get_or_create(&[("state", state)]).set(number);
-        }
-        registry.register("members", "Members, by state", members);
-        let counted = |label, names: &[&'static str], counts: &[u64]| {
-            let family = Family::<Labels, Counter>::default();
-            for (name, count) in names.iter().zip(counts) {
-                family.get_or_create(&[(label, *name)]).inc_by(*count);
-            }
-            family
-        };
-        let collapsed = counted("what", &Self::COLLAPSED, &self.collapsed);
-        registry.register("collapsed", "Dropped by the state because there was too much of it", collapsed);
-        let mail = counted("outcome", &Self::MAIL, &self.mail);
-        registry.register("mail", "Messages to nodes, by what became of them", mail);
-        floors::register(&mut registry, &self.floors);
-        registry
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn page(metrics: &Metrics, gauges: &Gauges) -> String {
-        metrics.encode(gauges).unwrap_or_default()
-    }
-
-    fn assert_line(page: &str, line: &str) {
-        assert!(page.lines().any(|it| it == line), "{line} is not in:\n{page}");
-    }
-
-    #[test]
-    fn what_was_counted_is_on_the_page() {
-        let metrics = Metrics::default();
-        metrics.pushed(PushResult::Bound, 3);
-        metrics.pushed(PushResult::Duplicate, 3);
-        metrics.pulled(7, 900);
-        metrics.joined(Admission::Readmitted);
-        metrics.ended(Cause::Evicted);
-        metrics.refused("BUSY");
-        metrics.appended(12, Duration::from_micros(150));
-        metrics.paused(Duration::from_millis(1_500));
-        let page = page(&metrics, &Gauges::default());
-        for line in [
-            "dormouse_pushes_total{result=\"bound\"} 1",
-            "dormouse_pushes_total{result=\"duplicate\"} 1",
-            "dormouse_deltas_total 3",
-            "dormouse_pulls_total 1",
-            "dormouse_rows_sent_total 7",
-            "dormouse_chunk_bytes_total 900",
-            "dormouse_joins_total{admission=\"readmitted\"} 1",
-            "dormouse_ends_total{cause=\"evicted\"} 1",
-            "dormouse_refusals_total{reason=\"BUSY\"} 1",
-            "dormouse_frames_total 1",
-            "dormouse_records_total 12",
-            "dormouse_log_append_seconds_count 1",
-            "dormouse_log_append_seconds_bucket{le=\"0.0001\"} 0",
-            "dormouse_log_append_seconds_bucket{le=\"0.0002\"} 1",
-            "dormouse_relay_pause_seconds_total 1.5",
-        ] {
-            assert_line(&page, line);
-        }
-        assert!(page.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn a_label_whose_values_are_known_is_there_before_its_first_event() {
-        let page = page(&Metrics::default(), &Gauges::default());
-        assert_line(&page, "dormouse_pushes_total{result=\"fork\"} 0");
-        assert_line(&page, "dormouse_joins_total{admission=\"forgotten\"} 0");
-        assert_line(&page, "dormouse_ends_total{cause=\"expired\"} 0");
-        assert_line(&page, "dormouse_refusals_total{reason=\"STORE_FULL\"} 0");
-        assert_line(&page, "dormouse_false_deaths_total 0");
-    }
-
-    #[test]
-    fn gauges_are_those_of_the_scrape() {
-        let metrics = Metrics::default();
-        let gauges = Gauges {
-            revision: 1 << 60,
-            awake: 2,
-            suspect: 1,
-            expiry_held: true,
-            collapsed: [7, 0, 0, 0, 0],
-            mail: [9, 8, 0, 1],
-            ..Gauges::default()
-        };
-        let first = page(&metrics, &gauges);
-        assert_line(&first, "dormouse_collapsed_total{what=\"dead_rows\"} 7");
-        assert_line(&first, "dormouse_mail_total{outcome=\"undelivered\"} 1");
-        assert_line(&first, "dormouse_revision 1152921504606846976");
-        assert_line(&first, "dormouse_members{state=\"awake\"} 2");
-        assert_line(&first, "dormouse_expiry_held 1");
-        assert_line(&page(&metrics, &Gauges::default()), "dormouse_members{state=\"awake\"} 0");
-    }
-
-    #[test]
-    fn every_metric_has_one_name_and_one_description() {
-        let page = page(&Metrics::default(), &Gauges::default());
-        let mut names: Vec<_> =
-            page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
-        let all = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!((names.len(), all), (34, 34));
-        assert!(names.iter().all(|name| name.starts_with("dormouse_")));
-    }
 }

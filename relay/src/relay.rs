@@ -1,5 +1,7 @@
 //! One relay, put together: what every call needs, and how it starts and stops.
 
+mod shown;
+
 use std::{sync::Arc, time::Duration};
 
 use dormouse_proto::record::Record;
@@ -10,15 +12,16 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    admin::Readiness,
+    chronicle::Chronicle,
     clock::{Clock, Ticking},
     config::Config,
     floors::{Floors, Surroundings},
+    history::History,
     keeper::Keeper,
-    log::Log,
-    metrics::{Gauges, Metrics},
-    sequencer::{self, Bounds, Reading, Running, Sequencer, StartError},
-    state::{Collapsed, MailCounts, View},
+    log::{Log, Position},
+    metrics::Metrics,
+    sequencer::{self, Bounds, Reading, Running, Sequencer, StartError, Witness},
+    state::{Fold, Verdict},
 };
 
 /// What every call needs.
@@ -28,10 +31,14 @@ pub struct Relay {
     pub sequencer: Sequencer,
     /// The leases.
     pub keeper: Arc<Keeper>,
+    /// Who came and went lately, where somebody watches.
+    pub chronicle: Arc<Chronicle>,
     /// How many must be alive, and whether they are.
     pub floors: Arc<Floors>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Its last minutes, for people.
+    pub history: Arc<History>,
     /// The bounds and settings in force.
     pub config: Arc<Config>,
     /// Joins that may wait at once: renewals are served before them.
@@ -51,6 +58,7 @@ pub struct Started {
     running: Running,
     keeper: JoinHandle<()>,
     floors: JoinHandle<()>,
+    remembering: JoinHandle<()>,
     stop: watch::Sender<bool>,
     _ticking: Ticking,
 }
@@ -80,13 +88,15 @@ impl Relay {
         let paused = Arc::clone(&metrics);
         let ticking = clock.start_ticking(move |pause| paused.paused(pause)).map_err(StartError::Thread)?;
         let keeper = Keeper::new(leases, clock.clone(), Arc::clone(&metrics), !log.is_exclusive());
+        let chronicle = Arc::new(Chronicle::default());
+        let witnesses =
+            Arc::new(Witnesses { keeper: Arc::clone(&keeper), chronicle: Arc::clone(&chronicle) });
         let bounds = Bounds {
             records: config.queue_max,
             bytes: usize::try_from(config.queue_bytes_max).unwrap_or(usize::MAX),
             snapshot_every: config.snapshot_every_bytes,
         };
-        let running =
-            sequencer::start(log, bounds, Arc::clone(&keeper) as _, Arc::clone(&metrics), told).await?;
+        let running = sequencer::start(log, bounds, witnesses, Arc::clone(&metrics), told).await?;
         put_in_force(&running.sequencer, &config).await?;
         keeper.restore(&running.sequencer.read().fold, running.sequencer.session());
         let (stop, stopping) = watch::channel(false);
@@ -94,16 +104,41 @@ impl Relay {
             id: format!("{:016x}", running.sequencer.session()).into(),
             sequencer: running.sequencer.clone(),
             keeper: Arc::clone(&keeper),
+            chronicle,
             floors: Floors::new(&config.floors),
             metrics,
+            history: Arc::default(),
             joins: Arc::new(Semaphore::new(config.joins_max)),
             watchers: Arc::new(Semaphore::new(config.watchers_max)),
             config: Arc::new(config),
             stopping: stopping.clone(),
         };
         let floors = tokio::spawn(Arc::clone(&relay.floors).run(relay.surroundings(clock), stopping.clone()));
-        let keeper = tokio::spawn(keeper.run(running.sequencer.clone(), stopping));
-        Ok(Started { relay, running, keeper, floors, stop, _ticking: ticking })
+        let keeper = tokio::spawn(keeper.run(running.sequencer.clone(), stopping.clone()));
+        let remembering = tokio::spawn(relay.clone().remember(stopping));
+        Ok(Started { relay, running, keeper, floors, remembering, stop, _ticking: ticking })
+    }
+}
+
+/// Whoever hears of every record that was applied.
+struct Witnesses {
+    keeper: Arc<Keeper>,
+    chronicle: Arc<Chronicle>,
+}
+
+impl Witness for Witnesses {
+    fn witness(&self, fold: &Fold, session: u64, record: &Record, verdict: &Verdict) {
+        self.keeper.witness(fold, session, record, verdict);
+        self.chronicle.witness(fold, record, verdict);
+    }
+
+    fn witness_frame(&self, session: u64, position: Position) {
+        self.keeper.witness_frame(session, position);
+    }
+
+    fn witness_anew(&self, fold: &Fold, me: u64) {
+        self.keeper.witness_anew(fold, me);
+        self.chronicle.witness_anew(fold);
     }
 }
 
@@ -151,64 +186,8 @@ impl Started {
         self.announce();
         let _ = tokio::time::timeout(PATIENCE, self.keeper).await;
         let _ = tokio::time::timeout(PATIENCE, self.floors).await;
+        let _ = tokio::time::timeout(PATIENCE, self.remembering).await;
         drop(self.relay);
         self.running.stop().await;
-    }
-}
-
-impl Gauges {
-    /// What the fold has dropped on its own, and what became of messages.
-    fn count(&mut self, view: &View<'_>) {
-        let Collapsed { dead_rows, siblings, events, tombstones, once_ids } = view.collapsed();
-        let MailCounts { sent, received, expired, undelivered } = view.mail_counts();
-        self.inbox_waiting += view.mail_waiting().0;
-        let collapsed = [dead_rows, siblings, events, tombstones, once_ids];
-        self.collapsed.iter_mut().zip(collapsed).for_each(|(sum, more)| *sum += more);
-        let mail = [sent, received, expired, undelivered];
-        self.mail.iter_mut().zip(mail).for_each(|(sum, more)| *sum += more);
-    }
-}
-
-impl Readiness for Relay {
-    fn unmet(&self) -> Vec<String> {
-        let mut unmet: Vec<String> =
-            self.sequencer.trouble().map(|why| format!("log: {why}")).into_iter().collect();
-        if *self.stopping.borrow() {
-            unmet.push("stopping".to_owned());
-        }
-        unmet
-    }
-
-    fn promises(&self) -> Vec<String> {
-        let facts = self.sequencer.log();
-        let claims = facts.claims().named().into_iter().map(|(name, claim)| format!("{name}: {claim}"));
-        std::iter::once(format!("log: {}, {:?}", facts.kind, facts.durability)).chain(claims).collect()
-    }
-
-    fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges {
-            queue_waiting: self.sequencer.waiting() as u64,
-            watchers: (self.config.watchers_max - self.watchers.available_permits()) as u64,
-            expiry_held: self.keeper.expiry_held(),
-            awake_lease_percent: u64::from(self.keeper.lease_percent()),
-            floors: self.floors.gauges(),
-            ..Gauges::default()
-        };
-        let mut alive = 0.0;
-        let applied = self.sequencer.read();
-        gauges.revision = applied.fold.revision().0;
-        for (_, view) in applied.fold.namespaces() {
-            let counts = self.keeper.counts(view.number());
-            gauges.awake += counts.awake;
-            gauges.asleep += counts.asleep;
-            gauges.suspect += counts.suspect;
-            alive += self.keeper.expected_alive(view.number());
-            gauges.rows += view.rows();
-            gauges.dead_rows += view.dead_rows();
-            gauges.memory_bytes_estimate += view.memory_bytes();
-            gauges.count(&view);
-        }
-        gauges.expected_alive = alive;
-        gauges
     }
 }

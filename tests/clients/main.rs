@@ -1,11 +1,15 @@
 //! Callers that link nothing of ours: the lines of the README that `curl` sends, and the small clients for Python and
 //! Node.js with their own tests, against a real relay.
 
+#[path = "../access/certificates.rs"]
+#[allow(dead_code, reason = "other tests make bad ones as well")]
+mod certificates;
 mod curl;
 mod languages;
 #[allow(dead_code, reason = "here nobody kills the relay or reads its metrics")]
 #[path = "../processes/relay.rs"]
 mod relay;
+mod trusted;
 
 use std::process::Command;
 

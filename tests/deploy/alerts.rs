@@ -12,14 +12,14 @@ use crate::{
 
 /// A metric that an expression names, with what it wants of its labels.
 #[derive(Debug, PartialEq, Eq)]
-struct Wanted<'a> {
-    metric: &'a str,
+pub(crate) struct Wanted<'a> {
+    pub(crate) metric: &'a str,
     /// Name, and each of the values one of which it must have.
-    labels: Vec<(&'a str, Vec<&'a str>)>,
+    pub(crate) labels: Vec<(&'a str, Vec<&'a str>)>,
 }
 
 /// The metrics of ours in an expression. Matchers that exclude are passed over.
-fn wanted(expression: &str) -> Vec<Wanted<'_>> {
+pub(crate) fn wanted(expression: &str) -> Vec<Wanted<'_>> {
     let mut found = Vec::new();
     for (begin, _) in expression.match_indices("dormouse_") {
         let rest = &expression[begin..];
@@ -35,7 +35,7 @@ fn wanted(expression: &str) -> Vec<Wanted<'_>> {
 }
 
 /// Whether the page has what is wanted, for each of the values that may be.
-fn is_there(wanted: &Wanted, page: &str) -> bool {
+pub(crate) fn is_there(wanted: &Wanted, page: &str) -> bool {
     let series: Vec<&str> = page
         .lines()
         .filter(|line| line.strip_prefix(wanted.metric).is_some_and(|rest| rest.starts_with(['{', ' '])))
@@ -47,7 +47,7 @@ fn is_there(wanted: &Wanted, page: &str) -> bool {
 }
 
 /// Every alert, with the name of its group.
-fn alerts() -> Vec<Value> {
+pub(crate) fn alerts() -> Vec<Value> {
     let file = document("deploy/alerts.yaml");
     list(&file, "/groups").iter().flat_map(|group| list(group, "/rules").to_vec()).collect()
 }

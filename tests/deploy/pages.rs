@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use dormouse_relay::{
     admin::{self, Readiness},
-    metrics::{FloorGauge, Gauges, Metrics},
+    metrics::{FloorGauge, Gauges, GroupGauge, Metrics, NamespaceGauge, Syncs},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -22,7 +22,17 @@ impl Readiness for Well {
     fn gauges(&self) -> Gauges {
         let live = vec![("a".to_owned(), 1)];
         let floor = FloorGauge { floor: "workers".to_owned(), minimum: 2, live, passed_over: 0 };
-        Gauges { floors: vec![floor], ..Gauges::default() }
+        let group =
+            GroupGauge { namespace: "shop".to_owned(), group: "demo".to_owned(), ..GroupGauge::default() };
+        let namespace = NamespaceGauge { namespace: "shop".to_owned(), ..NamespaceGauge::default() };
+        let syncs = Syncs { seconds: 0.001, buckets: vec![(f64::INFINITY, 1)] };
+        Gauges {
+            floors: vec![floor],
+            groups: vec![group],
+            namespaces: vec![namespace],
+            syncs: Some(syncs),
+            ..Gauges::default()
+        }
     }
 }
 
@@ -45,6 +55,8 @@ pub(crate) fn page(path: &str) -> String {
         metrics.floor_known("workers");
         // A histogram has no buckets to show before it was used.
         metrics.appended(1, Duration::from_millis(1));
+        metrics.looked_late(Duration::ZERO);
+        metrics.caught_up(&"shop".parse().expect("a valid name"), Some(Duration::ZERO));
         tokio::spawn(admin::serve(listener, Arc::new(metrics), Arc::new(Well), std::future::pending()));
         get(address, path).await
     });

@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     nats_server::{NatsServer, Release, Settings},
-    steps::{Load, PATIENCE, append, gives_back_what_was_wiped, next, read_to_tail, rejection},
+    steps::{Load, PATIENCE, append, gives_back_what_was_lost, next, read_to_tail, rejection},
 };
 
 const SEED: &str = "DORMOUSE_NATS_KILL_SEED";
@@ -150,7 +150,27 @@ async fn a_wiped_nats_is_given_back_what_a_live_relay_holds() {
         server.wipe(None);
         server.run();
     };
-    gives_back_what_was_wiped(async || open(address.clone()).await, wipe).await;
+    let is_the_same = gives_back_what_was_lost(async || open(address.clone()).await, async || (), wipe).await;
+    assert!(!is_the_same, "the stream was made anew");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nats_that_was_restored_from_an_older_copy_is_given_back_what_a_live_relay_holds() {
+    let Some(server) = NatsServer::start(Release::Current, Settings::default()) else { return };
+    let (address, server, saved) = (server.address("restored"), Mutex::new(server), Mutex::new(None));
+    let save = async || {
+        let mut server = server.lock().expect("not poisoned");
+        server.stop();
+        *saved.lock().expect("not poisoned") = Some(server.save());
+        server.run();
+    };
+    let restore = async || {
+        let mut server = server.lock().expect("not poisoned");
+        server.stop();
+        server.wipe(saved.lock().expect("not poisoned").as_ref());
+        server.run();
+    };
+    assert!(gives_back_what_was_lost(async || open(address.clone()).await, save, restore).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,7 +33,7 @@ use tokio::{
 
 use super::{
     rabbitmq_server::RabbitServer,
-    steps::{Load, PATIENCE, append, frame, gives_back_what_was_wiped, id, next, read_to_tail, rejection},
+    steps::{Load, PATIENCE, append, frame, gives_back_what_was_lost, id, next, read_to_tail, rejection},
 };
 
 const SEED: &str = "DORMOUSE_RABBITMQ_KILL_SEED";
@@ -228,7 +228,8 @@ async fn a_stream_that_was_deleted_is_given_back_what_a_live_relay_holds() {
             channel.queue_delete(stream.into(), QueueDeleteOptions::default()).await.expect("deleted");
         }
     };
-    gives_back_what_was_wiped(async || open(address.clone()).await, wipe).await;
+    let is_the_same = gives_back_what_was_lost(async || open(address.clone()).await, async || (), wipe).await;
+    assert!(!is_the_same, "the stream was made anew");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

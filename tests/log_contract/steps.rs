@@ -18,6 +18,7 @@ use dormouse_proto::{
 use dormouse_relay::{
     config::Config,
     log::{Appended, Batch, Log, LogReader, Position, ReadError, RecordId, Rejection, StoredFrame},
+    metrics::Gauges,
     relay::{Relay, Started},
     sequencer::Sequencer,
 };
@@ -169,26 +170,31 @@ async fn keep_reading(mut reader: Box<dyn LogReader>, seen: Arc<tokio::sync::Mut
     }
 }
 
-/// A relay writes to a log that only others can wipe, which `wipe` makes them do; then it gives it back what it had been told
-/// to keep, and a relay that starts afterwards finds all of it.
-pub(crate) async fn gives_back_what_was_wiped<L: Log>(open: impl AsyncFn() -> L, wipe: impl AsyncFnOnce()) {
+/// A relay writes to a log of which `lose` makes the broker lose what came behind the first half, or everything. Then it
+/// gives back what it had been told is kept, and a relay that starts afterwards finds all of it. Answers whether it is still
+/// the same log.
+pub(crate) async fn gives_back_what_was_lost<L: Log>(
+    open: impl AsyncFn() -> L,
+    half_way: impl AsyncFnOnce(),
+    lose: impl AsyncFnOnce(),
+) -> bool {
     const WRITES: u64 = 20;
     let relay = Relay::start(Config::default(), Arc::new(open().await)).await.expect("the relay starts");
     let sequencer = relay.relay.sequencer.clone();
-    for nth in 0..WRITES {
+    for nth in 0..WRITES / 2 {
         write(&sequencer, nth).await;
     }
-    let before = sequencer.read().fold.revision();
-    let log_before = sequencer.log().id;
-    wipe().await;
-    let healed = async {
-        while sequencer.trouble().is_some() || sequencer.read().fold.revision() <= before {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, healed).await.unwrap_or_else(|_| panic!("it is not healed: {:?}", sequencer.trouble()));
-    assert_ne!(sequencer.log().id, log_before, "it is another log");
+    half_way().await;
+    for nth in WRITES / 2..WRITES {
+        write(&sequencer, nth).await;
+    }
+    let (before, log_before) = (sequencer.read().fold.revision(), sequencer.log().id);
+    lose().await;
+    // A write that comes meanwhile waits, and is answered when it is really there.
     write(&sequencer, WRITES).await;
+    assert!(sequencer.read().fold.revision() > before);
+    let page = relay.relay.metrics.encode(&Gauges::default()).expect("a page");
+    assert!(page.contains("dormouse_reseeds_total{outcome=\"healed\"} 1\n"), "{page}");
 
     let later = Relay::start(Config::default(), Arc::new(open().await)).await.expect("another relay starts");
     let rows = |relay: &Started| {
@@ -198,9 +204,11 @@ pub(crate) async fn gives_back_what_was_wiped<L: Log>(open: impl AsyncFn() -> L,
     assert_eq!((rows(&relay), rows(&later)), (WRITES + 1, WRITES + 1), "what was acknowledged is there");
     let newest = later.relay.sequencer.read().fold.revision();
     assert!(sequencer.reached(newest, PATIENCE).await, "both follow the same log");
+    let is_the_same = sequencer.log().id == log_before;
     drop(sequencer);
     later.stop().await;
     relay.stop().await;
+    is_the_same
 }
 
 /// Counts something under a key of its own, and is told that the log has it.
@@ -212,6 +220,7 @@ async fn write(sequencer: &Sequencer, nth: u64) {
         request_id: format!("write-{nth}").parse().expect("an id"),
         deltas: vec![Delta { collection, key, change }],
     });
-    let outcome = sequencer.write(record, 256, None, PATIENCE).await.expect("it is written");
+    let outcome = sequencer.write(record, 256, None, PATIENCE).await;
+    let outcome = outcome.unwrap_or_else(|error| panic!("{error}: {:?}", sequencer.trouble()));
     assert!(outcome.verdict.bound_at().is_some(), "{outcome:?}");
 }

@@ -55,6 +55,12 @@ impl RelayProcess {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The page for people, with the slash at its end.
+    #[allow(dead_code, reason = "only the test of the page looks at it")]
+    pub(crate) fn admin_url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.admin_port)
+    }
+
     /// For signals to it; `None` while it is killed.
     #[allow(dead_code, reason = "not every test freezes its relay")]
     pub(crate) fn pid(&self) -> Option<u32> {
@@ -117,9 +123,17 @@ impl RelayProcess {
     }
 
     pub(crate) fn get(&self, path: &str) -> Outcome<String> {
+        self.get_accepting(path, "*/*")
+    }
+
+    /// What the admin port answers to a caller that says which format it takes.
+    pub(crate) fn get_accepting(&self, path: &str, accept: &str) -> Outcome<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: relay\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+        )?;
         let mut page = String::new();
         stream.read_to_string(&mut page)?;
         Ok(page)

@@ -7,6 +7,7 @@ mod harness;
 mod json;
 mod knowing;
 mod mail;
+mod mass;
 mod refusals;
 mod relays;
 mod watching;

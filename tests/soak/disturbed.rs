@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     caller::{NODES, Tally, counters, run_node},
     relay::{Outcome, PATIENCE, RelayProcess},
+    road::Road,
 };
 
 pub(crate) const SEED: &str = "DORMOUSE_SOAK_SEED";
@@ -25,8 +26,9 @@ pub(crate) trait Broker: Send + 'static {
     /// In the names of figures.
     const NAME: &'static str;
 
-    /// What `DORMOUSE_BROKER` is to say.
-    fn url(&self) -> String;
+    fn port(&self) -> u16;
+    /// What `DORMOUSE_BROKER` is to say to a relay that reaches it at this port.
+    fn url_at(port: u16) -> String;
     /// SIGKILL.
     fn kill(&mut self);
     /// SIGTERM, and waits for its end.
@@ -54,6 +56,13 @@ struct Disturbed {
     back_after: Vec<Duration>,
     relays_killed: u32,
     relays_frozen: u32,
+    relays_cut_off: u32,
+}
+
+/// A relay and its way to the broker.
+struct Station {
+    relay: RelayProcess,
+    road: Road,
 }
 
 /// Whatever becomes of the one who disturbs, the nodes come to an end.
@@ -85,22 +94,20 @@ impl<B: Broker> Soak<B> {
     pub(crate) fn run(mut self) -> Outcome<Told> {
         let seed = seed();
         println!("replay with {SEED}={seed} cargo test -p dormouse-tests --test soak {}", B::NAME);
-        let url = self.broker.url();
-        let env = [("DORMOUSE_BROKER", url.as_str()), ("DORMOUSE_SNAPSHOT_EVERY_BYTES", "4194304")];
-        let mut relays: Vec<_> =
-            (0..self.relays).map(|_| RelayProcess::start(&env)).collect::<Outcome<Vec<_>>>()?;
-        let urls: Arc<[String]> = relays.iter().map(RelayProcess::url).collect();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let mut stations: Vec<_> =
+            (0..self.relays).map(|_| self.station(&runtime)).collect::<Outcome<Vec<_>>>()?;
+        let urls: Arc<[String]> = stations.iter().map(|it| it.relay.url()).collect();
         let (tally, over) = (Tally::new(), Arc::new(AtomicBool::new(false)));
         let disturber = {
             let (tally, over, rng) = (Arc::clone(&tally), Arc::clone(&over), Rng::with_seed(seed));
             thread::spawn(move || {
                 let _over = Over(over);
-                let disturbed = disturb(&mut self, &mut relays, rng, &tally);
+                let disturbed = disturb(&mut self, &mut stations, rng, &tally);
                 // All are still there for what is under way.
-                (self, relays, disturbed)
+                (self, stations, disturbed)
             })
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         // A push at a time each, until the last disturbance is over.
         let nodes: Vec<_> = (0..NODES)
             .map(|number| {
@@ -117,12 +124,12 @@ impl<B: Broker> Soak<B> {
             })
             .collect();
         let ended: Result<Vec<()>, _> = nodes.into_iter().map(|node| runtime.block_on(node)).collect();
-        let (_broker, relays, disturbed) = disturber.join().map_err(|_| "the disturber panicked")?;
+        let (_broker, stations, disturbed) = disturber.join().map_err(|_| "the disturber panicked")?;
         let disturbed = disturbed?;
         ended?;
-        let shown = relays.iter().map(|relay| shown(&runtime, relay)).collect::<Outcome<Vec<_>>>()?;
+        let shown = stations.iter().map(|it| shown(&runtime, &it.relay)).collect::<Outcome<Vec<_>>>()?;
         report::<B>(&tally, &disturbed, &shown);
-        for relay in &relays {
+        for Station { relay, .. } in &stations {
             assert_eq!(
                 relay.metric("dormouse_false_deaths_total")?,
                 0,
@@ -130,6 +137,13 @@ impl<B: Broker> Soak<B> {
             );
         }
         Ok(Told { back_after: disturbed.back_after })
+    }
+
+    fn station(&self, runtime: &tokio::runtime::Runtime) -> Outcome<Station> {
+        let road = runtime.block_on(Road::to(self.broker.port()))?;
+        let url = B::url_at(road.port);
+        let env = [("DORMOUSE_BROKER", url.as_str()), ("DORMOUSE_SNAPSHOT_EVERY_BYTES", "4194304")];
+        Ok(Station { relay: RelayProcess::start(&env)?, road })
     }
 }
 
@@ -145,26 +159,34 @@ fn shown(runtime: &tokio::runtime::Runtime, relay: &RelayProcess) -> Outcome<Vec
     }
 }
 
-/// Ends the broker so often, and now and then kills or freezes a relay.
+/// Ends the broker so often, and now and then kills or freezes a relay, or cuts it off from the broker.
 fn disturb<B: Broker>(
     soak: &mut Soak<B>,
-    relays: &mut [RelayProcess],
+    stations: &mut [Station],
     mut rng: Rng,
     tally: &Tally,
 ) -> Result<Disturbed, String> {
     let mut disturbed = Disturbed::default();
     for nth in 0..soak.kills {
         thread::sleep(Duration::from_millis(rng.u64(200..700)));
-        let victim = rng.usize(..relays.len());
-        match rng.u32(..4) {
+        let victim = rng.usize(..stations.len());
+        let Station { relay, road } = &mut stations[victim];
+        match rng.u32(..5) {
             0 => {
-                relays[victim].kill().map_err(|error| error.to_string())?;
-                relays[victim].restart().map_err(|error| error.to_string())?;
+                relay.kill().map_err(|error| error.to_string())?;
+                relay.restart().map_err(|error| error.to_string())?;
                 disturbed.relays_killed += 1;
             }
             1 => {
-                freeze(&relays[victim], Duration::from_millis(rng.u64(300..4_000)))?;
+                freeze(relay, Duration::from_millis(rng.u64(300..4_000)))?;
                 disturbed.relays_frozen += 1;
+            }
+            2 => {
+                road.cut();
+                // Sometimes for so long that the others take it for gone, and itself finds its connection dead.
+                thread::sleep(Duration::from_millis(rng.u64(300..9_000)));
+                road.mend();
+                disturbed.relays_cut_off += 1;
             }
             _ => {}
         }
@@ -207,6 +229,7 @@ fn report<B: Broker>(tally: &Tally, disturbed: &Disturbed, shown: &[Vec<i64>]) {
     println!("soak_{}_broker_kills {} count", B::NAME, disturbed.back_after.len());
     println!("soak_{}_relay_kills {} count", B::NAME, disturbed.relays_killed);
     println!("soak_{}_relay_freezes {} count", B::NAME, disturbed.relays_frozen);
+    println!("soak_{}_relay_cuts {} count", B::NAME, disturbed.relays_cut_off);
     println!("soak_{}_pushes {} count", B::NAME, tally.pushes.load(Relaxed));
     println!("soak_{}_increments {} count", B::NAME, tally.increments.load(Relaxed));
     println!("soak_{}_lost_answers {} count", B::NAME, tally.lost_answers.load(Relaxed));

@@ -1,5 +1,5 @@
 //! Several relays of their own processes on one broker, while the broker is killed and stopped over and over, relays are
-//! killed and frozen, and every node calls whichever relay it likes: nothing that was acknowledged is lost, nothing counts
+//! killed, frozen and cut off from it, and every node calls whichever relay it likes: nothing that was acknowledged is lost, nothing counts
 //! twice, no node is taken for dead, and all relays show the same. And relays that come and go while others write, whose
 //! whole states are compared.
 //!
@@ -20,15 +20,26 @@ mod nats;
 mod rabbitmq;
 #[path = "../processes/relay.rs"]
 mod relay;
+mod road;
 
 use disturbed::{Broker, Soak};
 use relay::Outcome;
 
+/// Where a server of such a URL listens.
+fn port_of(url: &str) -> u16 {
+    let host = url.split(['/', '?']).nth(2).and_then(|host| host.rsplit(':').next());
+    host.and_then(|port| port.parse().ok()).expect("a URL with a port")
+}
+
 impl Broker for nats::NatsServer {
     const NAME: &'static str = "nats";
 
-    fn url(&self) -> String {
-        self.address("soak").to_string()
+    fn port(&self) -> u16 {
+        port_of(&self.address("soak").to_string())
+    }
+
+    fn url_at(port: u16) -> String {
+        format!("nats://127.0.0.1:{port}/soak")
     }
 
     fn kill(&mut self) {
@@ -47,9 +58,13 @@ impl Broker for nats::NatsServer {
 impl Broker for rabbitmq::RabbitServer {
     const NAME: &'static str = "rabbitmq";
 
-    fn url(&self) -> String {
+    fn port(&self) -> u16 {
+        port_of(&self.url())
+    }
+
+    fn url_at(port: u16) -> String {
         // Smaller than it may be: in a soak of hours the oldest frames go, too.
-        self.address_with("soak", "retention_mb=256").to_string()
+        format!("amqp://127.0.0.1:{port}?stream=soak&retention_mb=256")
     }
 
     fn kill(&mut self) {

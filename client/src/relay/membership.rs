@@ -162,8 +162,18 @@ pub struct RelayInfo {
     /// Why its word is weaker than usual, in the contract's words: `EXPIRY_HELD`.
     pub conditions: Vec<String>,
     /// What has happened since it started, in all namespaces, by name: `joins`, `readmissions`, `ends`, `false_deaths`,
-    /// `pushes`, `pulls`; and `uptime_ms`. An older relay tells none.
+    /// `pushes`, `pulls`; and `uptime_ms` and `state_bytes`. An older relay tells none.
     pub counters: BTreeMap<String, u64>,
+    /// What its clock says. An older relay does not tell.
+    pub now: Option<SystemTime>,
+    /// The namespaces that hold anything, at most 100; empty for callers who may not use all of them.
+    pub namespaces: Vec<String>,
+    /// The position of the newest frame in its log, if that could be asked.
+    pub log_newest: Option<u64>,
+    /// The position of the newest frame that it has applied.
+    pub log_applied: u64,
+    /// Room where an embedded log is kept, in bytes.
+    pub store_free_bytes: Option<u64>,
 }
 
 impl Relay {

@@ -797,6 +797,21 @@ pub struct RelayInfo {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// by the relay's own clock
+    #[prost(message, optional, tag = "10")]
+    pub now: ::core::option::Option<::prost_types::Timestamp>,
+    /// that hold anything, at most 100; only to callers who may use all of them
+    #[prost(string, repeated, tag = "11")]
+    pub namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// the position of the newest frame in the log, if the log could be asked ...
+    #[prost(uint64, optional, tag = "12")]
+    pub log_newest: ::core::option::Option<u64>,
+    /// ... and of the newest one that this relay has applied. Positions, not revisions
+    #[prost(uint64, tag = "13")]
+    pub log_applied: u64,
+    /// room where the embedded log is kept
+    #[prost(uint64, optional, tag = "16")]
+    pub store_free_bytes: ::core::option::Option<u64>,
 }
 /// Nested message and enum types in `RelayInfo`.
 pub mod relay_info {

@@ -43,7 +43,7 @@ pub mod membership_server {
         /// Server streaming response type for the WatchMembers method.
         type WatchMembersStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<
-                    crate::wire::v1::WatchMembersResponse,
+                    crate::wire::encoded::WatchMembersResponse,
                     tonic::Status,
                 >,
             >
@@ -337,7 +337,7 @@ pub mod membership_server {
                     > tonic::server::ServerStreamingService<
                         crate::wire::v1::WatchMembersRequest,
                     > for WatchMembersSvc<T> {
-                        type Response = crate::wire::v1::WatchMembersResponse;
+                        type Response = crate::wire::encoded::WatchMembersResponse;
                         type ResponseStream = T::WatchMembersStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,

@@ -1,11 +1,18 @@
-//! The two answers that carry many rows, with the rows already encoded.
+//! The answers that carry many rows or many members, with those already encoded.
 //!
 //! A length-delimited message and a `bytes` field are the same on the wire, so the relay writes each row once, straight
 //! from its state into the buffer that is sent. A test holds the field numbers to those of the generated messages.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
+use prost::{
+    DecodeError, Message,
+    encoding::{DecodeContext, WireType, message},
+};
 
 use super::v1;
+
+/// The field of `dormouse.v1.WatchMembersResponse` that holds its events.
+const EVENTS: u32 = 1;
 
 /// `dormouse.v1.SyncResponse`.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -50,11 +57,81 @@ pub struct WatchResponse {
     pub conditions: Vec<i32>,
 }
 
+/// `dormouse.v1.WatchMembersResponse`.
+///
+/// Its events were encoded for all who watch, and are shared between them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WatchMembersResponse {
+    /// Events that go first, each as [`event`] writes it; any number of them in each part.
+    pub encoded: Vec<Bytes>,
+    /// Everything else, and events that are of this reader alone.
+    pub rest: v1::WatchMembersResponse,
+}
+
+impl From<v1::WatchMembersResponse> for WatchMembersResponse {
+    fn from(rest: v1::WatchMembersResponse) -> Self {
+        Self { encoded: Vec::new(), rest }
+    }
+}
+
+impl Message for WatchMembersResponse {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        self.encoded.iter().for_each(|events| buf.put_slice(events));
+        self.rest.encode_raw(buf);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        self.rest.merge_field(tag, wire_type, buf, context)
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.encoded.iter().map(Bytes::len).sum::<usize>() + self.rest.encoded_len()
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Writes an event behind others, as a part of [`WatchMembersResponse::encoded`].
+pub fn event(event: &v1::MemberEvent, into: &mut Vec<u8>) {
+    message::encode(EVENTS, event, into);
+}
+
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-
     use super::*;
+
+    #[test]
+    fn encoded_events_read_as_the_generated_ones_whoever_of_them_shares_a_part() {
+        let named = |node_id: &str| v1::MemberEvent {
+            kind: v1::member_event::Kind::Ended as i32,
+            member: Some(v1::Member { node_id: node_id.into(), ..Default::default() }),
+        };
+        let (mut one, mut two) = (Vec::new(), Vec::new());
+        event(&named("a"), &mut one);
+        event(&named("b"), &mut one);
+        event(&named("c"), &mut two);
+        let rest = v1::WatchMembersResponse {
+            events: vec![named("d")],
+            revision: 9,
+            caught_up: true,
+            ..Default::default()
+        };
+        let events = ["a", "b", "c", "d"].map(named).to_vec();
+        let common = v1::WatchMembersResponse { events, ..rest.clone() };
+        let told = WatchMembersResponse { encoded: vec![one.into(), two.into()], rest };
+        let bytes = told.encode_to_vec();
+        assert_eq!(bytes.len(), told.encoded_len());
+        assert_eq!(v1::WatchMembersResponse::decode(bytes.as_slice()), Ok(common.clone()));
+        assert_eq!(WatchMembersResponse::decode(bytes.as_slice()), Ok(common.into()));
+    }
 
     #[test]
     fn encoded_answers_read_as_the_generated_ones() {

@@ -19,12 +19,7 @@ use super::{
     Service, caller,
     stream::{self, Ended, Outlet},
 };
-use crate::{
-    access::{Caller, Denied},
-    clock::Clock,
-    error::RelayError,
-    sequencer::Copied,
-};
+use crate::{access::Caller, clock::Clock, error::RelayError, sequencer::Copied};
 
 type Messages = Pin<Box<dyn Stream<Item = Result<v1::BackupResponse, Status>> + Send>>;
 
@@ -43,7 +38,9 @@ impl Operations for Service {
 
 impl Service {
     fn back_up(&self, caller: &Caller) -> Result<Messages, RelayError> {
-        caller.admits_all().map_err(|Denied { own }| RelayError::NotOfAll { own })?;
+        if !caller.admits_all() {
+            return Err(RelayError::NotOfAll { own: caller.own() });
+        }
         let one = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| RelayError::Busy("backups"))?;
         let (mut outlet, messages) = stream::open(&self.relay, self.standing(caller))?;
         let service = self.clone();

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use dormouse_proto::{
+    ids::{PushNo, Revision},
     record::Cause,
     rows::{decode_value, timestamp},
     wire::v1::{
@@ -15,13 +16,27 @@ use super::{selector::Filter, status::reason_word};
 use crate::{
     liveness::{Learned, LeaseState, LeaseView},
     log::Durability,
+    metrics::Condition,
     state::{Chunk, LastPush, Lost, Mail, Member, RosterEntry},
 };
+
+/// Why this relay's word is weaker than usual, on the wire.
+pub(super) fn condition(condition: Condition) -> v1::relay_info::Condition {
+    use v1::relay_info::Condition as Wire;
+    match condition {
+        Condition::StoreFull => Wire::StoreFull,
+        Condition::LogUnreachable => Wire::LogUnreachable,
+        Condition::ExpiryHeld => Wire::ExpiryHeld,
+        Condition::MassLoss => Wire::MassLoss,
+        Condition::LeasesStretched => Wire::LeasesStretched,
+    }
+}
 
 /// A chunk, encoded. Its rows are encoded already and are only copied.
 pub(super) fn chunk(chunk: Chunk) -> Bytes {
     let Chunk {
         as_of,
+        after: _,
         caught_up,
         caught_up_in,
         token,
@@ -109,22 +124,38 @@ pub(super) fn likely(number: f64) -> f32 {
     number as f32
 }
 
-/// A live member, with the FULL view if asked for.
+/// What only the FULL view has of a live member, beside its row and its lease.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    joined_at_ms: u64,
+    pushes: PushNo,
+    inbox_waiting: u32,
+}
+
+impl Life {
+    /// Of a member for whom so many messages wait.
+    pub(super) fn of(member: &Member, inbox_waiting: usize) -> Self {
+        let inbox_waiting = u32::try_from(inbox_waiting).unwrap_or(u32::MAX);
+        Self { joined_at_ms: member.joined_at_ms, pushes: member.last.push_no, inbox_waiting }
+    }
+}
+
+/// A live member, with the FULL view if asked for. Its row is of the revision `at`.
 pub(super) fn live_member(
-    entry: &RosterEntry,
-    member: &Member,
+    (at, entry, life): (Revision, &RosterEntry, &Life),
     lease: Option<&LeaseView>,
     wall_ms: u64,
     full: bool,
 ) -> v1::Member {
     let (state, p_alive) = live_state(lease);
-    let mut message = v1::Member { state: state as i32, p_alive, ..roster_member(member.revision.0, entry) };
+    let mut message = v1::Member { state: state as i32, p_alive, ..roster_member(at.0, entry) };
     if full {
-        message.tags = member.tags.as_ref().clone();
-        message.joined_at = Some(timestamp(member.joined_at_ms));
+        message.tags = entry.tags.as_ref().clone();
+        message.joined_at = Some(timestamp(life.joined_at_ms));
         message.last_seen = lease.map(|it| timestamp(wall_ms.saturating_sub(it.silent.0)));
         message.lease_left_ms = lease.map_or(0, |it| millis(it.left.0));
-        message.pushes = member.last.push_no.0;
+        message.pushes = life.pushes.0;
+        message.inbox_waiting = life.inbox_waiting;
     }
     message
 }
@@ -167,7 +198,7 @@ pub(super) fn durability(durability: Durability) -> v1::push_ack::Durability {
 
 /// Whether a member is asked for.
 pub(super) fn matches(filter: &Filter, member: &v1::Member) -> bool {
-    filter.state(member.state()) && member.p_alive >= filter.min_p_alive() && concerns(filter, member)
+    filter.lives(member.state(), member.p_alive) && concerns(filter, member)
 }
 
 /// Whether a member is one of those that are asked for, whatever its state is by now.

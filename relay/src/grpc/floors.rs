@@ -2,7 +2,10 @@
 
 use std::{future::pending, sync::Arc};
 
-use dormouse_proto::{ids::Namespace, wire::v1};
+use dormouse_proto::{
+    ids::Namespace,
+    wire::{encoded::WatchMembersResponse, v1},
+};
 use tokio::sync::broadcast::{
     Receiver,
     error::{RecvError, TryRecvError},
@@ -75,20 +78,17 @@ fn event(event: FloorEvent) -> v1::FloorEvent {
 }
 
 /// Has the messages tell of floors too. What does not fit into the first one follows behind the last.
-pub(super) fn add(floors: Vec<v1::FloorEvent>, messages: &mut Vec<v1::WatchMembersResponse>) {
+pub(super) fn add(floors: Vec<v1::FloorEvent>, messages: &mut Vec<WatchMembersResponse>) {
     let mut parts = floors.chunks(EVENTS).map(<[_]>::to_vec);
     let (Some(message), Some(part)) = (messages.first_mut(), parts.next()) else {
         return;
     };
-    message.floors = part;
-    let Some((revision, conditions)) = messages.last().map(|it| (it.revision, it.conditions.clone())) else {
-        return;
-    };
-    messages.extend(parts.map(|floors| v1::WatchMembersResponse {
-        floors,
-        revision,
-        conditions: conditions.clone(),
-        ..Default::default()
+    message.rest.floors = part;
+    let Some(last) = messages.last().map(|it| &it.rest) else { return };
+    let (revision, conditions) = (last.revision, last.conditions.clone());
+    messages.extend(parts.map(|floors| {
+        let conditions = conditions.clone();
+        v1::WatchMembersResponse { floors, revision, conditions, ..Default::default() }.into()
     }));
 }
 
@@ -149,11 +149,12 @@ mod tests {
 
     #[test]
     fn events_that_are_too_many_for_one_message_follow_behind() {
-        let message =
-            |revision, caught_up| v1::WatchMembersResponse { revision, caught_up, ..Default::default() };
+        let message = |revision, caught_up| {
+            WatchMembersResponse::from(v1::WatchMembersResponse { revision, caught_up, ..Default::default() })
+        };
         let mut messages = vec![message(0, false), message(8, true)];
         add(vec![v1::FloorEvent::default(); 2 * EVENTS + 1], &mut messages);
-        let told: Vec<_> = messages.iter().map(|it| (it.floors.len(), it.revision)).collect();
+        let told: Vec<_> = messages.iter().map(|it| (it.rest.floors.len(), it.rest.revision)).collect();
         assert_eq!(told, [(EVENTS, 0), (0, 8), (EVENTS, 8), (1, 8)]);
     }
 }

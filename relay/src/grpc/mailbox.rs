@@ -113,14 +113,13 @@ impl Service {
         let deltas = deltas_from_wire(deltas, "deltas")?;
         refuse_presence(&deltas)?;
         let count = deltas.len();
-        let record = Record::Write(Write { namespace, request_id, deltas });
+        let record = Record::Write(Write { namespace: namespace.clone(), request_id, deltas });
         let outcome = self.relay.sequencer.write(record, bytes, Some(RowWriter::WRITE), patience).await?;
         let Verdict::Write(verdict) = outcome.verdict else { return Err(RelayError::LogUnreachable) };
         match verdict {
             WriteVerdict::Bound { revision, duplicate } => {
-                self.relay
-                    .metrics
-                    .pushed(if duplicate { PushResult::Duplicate } else { PushResult::Bound }, count);
+                let result = if duplicate { PushResult::Duplicate } else { PushResult::Bound };
+                self.relay.metrics.pushed(&namespace, result, count);
                 // Back ends read few rows, so these become messages again.
                 let touched = v1::WriteResponse::decode(outcome.touched.as_slice()).unwrap_or_default();
                 Ok(v1::WriteResponse {
@@ -132,7 +131,7 @@ impl Service {
                 })
             }
             WriteVerdict::Refused(refused) => {
-                self.relay.metrics.pushed(PushResult::Refused, count);
+                self.relay.metrics.pushed(&namespace, PushResult::Refused, count);
                 Err(RelayError::Refused { refused, path: "deltas" })
             }
         }

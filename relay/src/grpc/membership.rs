@@ -7,6 +7,7 @@ use dormouse_proto::{
     ids::{Beat, Namespace, NodeId, Revision},
     record::{Cause, Gone, Record},
     wire::{
+        encoded::WatchMembersResponse,
         services::membership_server::Membership,
         v1::{self, list_members_request::View as Detail},
     },
@@ -32,7 +33,7 @@ const REASON_BYTES: usize = 256;
 
 #[tonic::async_trait]
 impl Membership for Service {
-    type WatchMembersStream = Pin<Box<dyn Stream<Item = Result<v1::WatchMembersResponse, Status>> + Send>>;
+    type WatchMembersStream = Pin<Box<dyn Stream<Item = Result<WatchMembersResponse, Status>> + Send>>;
 
     async fn list_members(
         &self,
@@ -83,7 +84,7 @@ impl Membership for Service {
             return Err(self.refused(invalid("filter.states", why)).into());
         }
         let after = after_revision.map(Revision);
-        let stream = self.watch_events(&caller, Watcher { namespace, filter, after }, activity);
+        let stream = self.watch_events(&caller, Watcher::new(namespace, filter, after), activity);
         let stream = stream.map_err(|error| self.refused(error))?;
         Ok(Response::new(Box::pin(stream)))
     }
@@ -101,48 +102,12 @@ impl Membership for Service {
 
     async fn get_relay(
         &self,
-        _: Request<v1::GetRelayRequest>,
+        request: Request<v1::GetRelayRequest>,
     ) -> Result<Response<v1::GetRelayResponse>, Status> {
-        let sequencer = &self.relay.sequencer;
-        let mut limits = self.relay.config.limits();
-        limits.extend(fold_limits(&sequencer.read().fold));
-        let relay = v1::RelayInfo {
-            relay_id: self.relay.id.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            broker: sequencer.log().kind.to_owned(),
-            revision: sequencer.read().fold.revision().0,
-            limits,
-            conditions: self.conditions(),
-            durability: encode::durability(sequencer.log().durability) as i32,
-            counters: self.counters(),
-            claims: self.relay.sequencer.log().claims().named(),
-        };
+        let caller = caller(request.extensions()).map_err(|error| self.refused(error))?;
+        let relay = self.about(&caller).await;
         Ok(Response::new(v1::GetRelayResponse { relay: Some(relay) }))
     }
-}
-
-/// What the fold itself enforces, beside the bounds of the configuration.
-fn fold_limits(fold: &Fold) -> BTreeMap<String, u64> {
-    let limits = fold.limits();
-    let named = [
-        ("dead_rows_min", limits.dead_rows_min),
-        ("tombstones_max", limits.tombstones_max),
-        ("tombstone_ms", limits.tombstone_ms),
-        ("once_max", limits.once_max),
-        ("once_ms", limits.once_ms),
-        ("stamp_skew_ms", limits.stamp_skew_ms),
-        ("collections_max", limits.collections_max),
-        ("rows_max", limits.rows_max),
-        ("bytes_max", limits.bytes_max),
-        ("nodes_max", limits.nodes_max),
-        ("events_max", limits.events_max),
-        ("events_bytes_max", limits.events_bytes_max),
-        ("events_age_ms", limits.events_age_ms),
-        ("inbox_max", limits.inbox_max),
-        ("inbox_bytes_max", limits.inbox_bytes_max),
-        ("namespaces_max", limits.namespaces_max),
-    ];
-    named.map(|(name, limit)| (name.to_owned(), limit)).into()
 }
 
 fn invalid(field: &str, description: impl ToString) -> RelayError {
@@ -225,12 +190,6 @@ impl Service {
     }
 
     /// What this relay has counted since it started.
-    fn counters(&self) -> BTreeMap<String, u64> {
-        let uptime = ("uptime_ms", self.relay.keeper.uptime().0);
-        let counted = self.relay.metrics.counters().into_iter().chain([uptime]);
-        counted.map(|(name, count)| (name.to_owned(), count)).collect()
-    }
-
     fn find(&self, caller: &Caller, name: String, node_id: &str) -> Result<v1::Member, RelayError> {
         let namespace = namespace(caller, name)?;
         let node = node(node_id)?;

@@ -1,5 +1,6 @@
 //! The services: decode, ask, encode.
 
+mod about;
 mod authentication;
 mod backup;
 mod calls;
@@ -28,7 +29,6 @@ use dormouse_proto::{
             mailbox_server::MailboxServer, membership_server::MembershipServer,
             operations_server::OperationsServer,
         },
-        v1::relay_info::Condition,
     },
 };
 use tokio::{
@@ -154,22 +154,7 @@ async fn tell_health(health: HealthReporter, mut stopping: Receiver<bool>) {
 impl Service {
     /// Why this relay's word is weaker than usual; empty: all is well.
     fn conditions(&self) -> Vec<i32> {
-        let mut conditions = Vec::new();
-        if self.relay.sequencer.store_full() {
-            conditions.push(Condition::StoreFull as i32);
-        } else if self.relay.sequencer.trouble().is_some() {
-            conditions.push(Condition::LogUnreachable as i32);
-        }
-        if self.relay.keeper.expiry_held() {
-            conditions.push(Condition::ExpiryHeld as i32);
-        }
-        if self.relay.keeper.mass_loss_held() {
-            conditions.push(Condition::MassLoss as i32);
-        }
-        if self.relay.keeper.lease_percent() > 100 {
-            conditions.push(Condition::LeasesStretched as i32);
-        }
-        conditions
+        self.relay.conditions().into_iter().map(|it| encode::condition(it) as i32).collect()
     }
 
     /// How long a stream to this caller may go on.

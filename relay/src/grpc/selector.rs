@@ -67,9 +67,14 @@ impl Filter {
         (self.groups.is_empty() || self.groups.contains(group)) && self.selector.matches(tags)
     }
 
-    /// The least likelihood to live that is asked for.
-    pub(super) fn min_p_alive(&self) -> f32 {
-        self.min_p_alive
+    /// Whether members in that state that are as likely to live are asked for.
+    pub(super) fn lives(&self, state: State, p_alive: f32) -> bool {
+        self.state(state) && p_alive >= self.min_p_alive
+    }
+
+    /// Whether it asks for everybody but the GONE.
+    pub(super) fn is_everybody(&self) -> bool {
+        *self == Self::default()
     }
 
     /// Whether members in that state may be asked for. GONE only by its name.

@@ -4,12 +4,17 @@
 //! as it is then, so a slow reader makes nothing grow: it gets fewer and newer changes. One that takes nothing for too
 //! long is told so and cut off; see `stream.rs`.
 
-use std::{collections::HashSet, convert::Infallible, future::pending, time::Duration};
+mod watcher;
+
+use std::{convert::Infallible, future::pending, time::Duration};
 
 use dormouse_proto::{
     convert::PullRequest,
     ids::{Namespace, NodeId, Revision},
-    wire::{encoded, v1},
+    wire::{
+        encoded::{self, WatchMembersResponse},
+        v1,
+    },
 };
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -17,13 +22,22 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use super::{
-    Service, encode,
+    Service,
+    encode::{self, Life},
     floors::{self, FloorNews},
-    selector::Filter,
     stream::{self, Ended, Outlet},
     sync,
 };
-use crate::{access::Caller, clock::Clock, error::RelayError, keeper::Turn, liveness::LeaseKey, state::Fold};
+use crate::{
+    access::Caller,
+    clock::Clock,
+    error::RelayError,
+    keeper::Turn,
+    liveness::LeaseKey,
+    state::{Fold, RosterEntry},
+};
+
+pub(super) use watcher::Watcher;
 
 /// An empty message this often renews the reader's token.
 const QUIET: Duration = Duration::from_secs(15);
@@ -107,7 +121,7 @@ impl Service {
         caller: &Caller,
         watcher: Watcher,
         activity: bool,
-    ) -> Result<impl Stream<Item = Result<v1::WatchMembersResponse, Status>> + use<>, RelayError> {
+    ) -> Result<impl Stream<Item = Result<WatchMembersResponse, Status>> + use<>, RelayError> {
         let (mut outlet, messages) = stream::open(&self.relay, self.standing(caller))?;
         let turns = activity.then(|| self.relay.keeper.turns());
         let service = self.clone();
@@ -122,34 +136,53 @@ impl Service {
         &self,
         mut watcher: Watcher,
         mut turns: Option<broadcast::Receiver<Turn>>,
-        outlet: &mut Outlet<v1::WatchMembersResponse>,
+        outlet: &mut Outlet<WatchMembersResponse>,
     ) -> Result<Infallible, Ended> {
         let mut revisions = self.relay.sequencer.revisions();
-        // Marked before the state is read, so that what changes meanwhile is not missed.
-        revisions.mark_unchanged();
         let mut weakened = self.relay.keeper.weakened();
-        let (mut floors, below) = FloorNews::begin(&self.relay.floors, &watcher.namespace);
-        let mut messages = watcher.begin(self);
-        floors::add(below, &mut messages);
+        let (mut floors, below) = FloorNews::begin(&self.relay.floors, watcher.namespace());
+        let mut news = News { crossed: below, ..News::default() };
         let mut told = Instant::now();
         loop {
-            for message in messages {
-                outlet.deliver(message).await?;
+            // Taken before anything is read, so that what changes meanwhile is not missed.
+            let head = *revisions.borrow_and_update();
+            let (message, is_all) = watcher.next(self, head);
+            let own = Self::of_this_reader(&message, watcher.activity(self, &news.turned));
+            let mut messages: Vec<_> = std::iter::once(message).chain(own).collect();
+            floors::add(news.crossed, &mut messages);
+            // What changed elsewhere is no news here; the quiet time has its message.
+            if news.is_due || told.elapsed() >= QUIET || !messages.iter().all(is_empty) {
+                for message in messages {
+                    outlet.deliver(message).await?;
+                }
                 told = Instant::now();
             }
-            let News { turned, crossed, weakened } =
-                next_event(&mut revisions, &mut turns, &mut floors, &mut weakened, outlet).await?;
-            revisions.mark_unchanged();
-            messages = watcher.next(self, &turned);
-            floors::add(crossed, &mut messages);
-            let is_empty =
-                |it: &v1::WatchMembersResponse| it.events.is_empty() && it.floors.is_empty() && !it.restart;
-            // What changed elsewhere is no news here; the quiet time has its message.
-            if messages.iter().all(is_empty) && !weakened && told.elapsed() < QUIET {
-                messages.clear();
-            }
+            news = if is_all {
+                next_event(&mut revisions, &mut turns, &mut floors, &mut weakened, outlet).await?
+            } else {
+                // A reader that is behind is one of many: the others, and the calls, come in between.
+                tokio::task::yield_now().await;
+                News::default()
+            };
         }
     }
+
+    /// A message behind another one, with events that no other reader is told of; `None`: there are none.
+    fn of_this_reader(
+        before: &WatchMembersResponse,
+        events: Vec<v1::MemberEvent>,
+    ) -> Option<WatchMembersResponse> {
+        let v1::WatchMembersResponse { revision, conditions, .. } = &before.rest;
+        let (revision, conditions) = (*revision, conditions.clone());
+        let message = v1::WatchMembersResponse { events, revision, conditions, ..Default::default() };
+        (!message.events.is_empty()).then(|| message.into())
+    }
+}
+
+/// It tells of nobody and of no floor, and neither begins nor ends anything.
+fn is_empty(message: &WatchMembersResponse) -> bool {
+    let v1::WatchMembersResponse { events, floors, restart, caught_up, .. } = &message.rest;
+    message.encoded.is_empty() && events.is_empty() && floors.is_empty() && !restart && !caught_up
 }
 
 /// Waits for something new or for the quiet time to pass.
@@ -169,8 +202,8 @@ async fn wait<T>(revisions: &mut watch::Receiver<Revision>, outlet: &mut Outlet<
 struct News {
     turned: Vec<Turn>,
     crossed: Vec<v1::FloorEvent>,
-    /// The conditions have changed.
-    weakened: bool,
+    /// The conditions have changed, so a message is due even if it tells of nothing else.
+    is_due: bool,
 }
 
 async fn next_event<T>(
@@ -190,7 +223,7 @@ async fn next_event<T>(
         crossed = floors.next() => news.crossed = crossed,
         changed = weakened.changed() => {
             changed.map_err(|_| Ended::Silently)?;
-            news.weakened = true;
+            news.is_due = true;
         }
     }
     while news.turned.len() < EVENTS
@@ -209,137 +242,6 @@ async fn next_turn(turns: &mut Option<broadcast::Receiver<Turn>>) -> Option<Turn
     }
 }
 
-/// One reader of membership.
-pub(super) struct Watcher {
-    pub(super) namespace: Namespace,
-    pub(super) filter: Filter,
-    /// Everything up to here was told.
-    pub(super) after: Option<Revision>,
-}
-
-impl Watcher {
-    /// What the reader lacks at first: everybody, or what changed since it last read.
-    fn begin(&mut self, service: &Service) -> Vec<v1::WatchMembersResponse> {
-        let applied = service.relay.sequencer.read();
-        let fold = &applied.fold;
-        let revision = fold.revision();
-        let known = self.after.filter(|after| *after <= revision && fold.is_valid(*after));
-        let resumed = known.and_then(|after| self.changed_since(service, fold, after));
-        let restart = self.after.is_some() && resumed.is_none();
-        let events = resumed.unwrap_or_else(|| self.everybody(service, fold));
-        self.after = Some(revision);
-        drop(applied);
-        let mut messages = split(events, revision, service);
-        if let Some(first) = messages.first_mut() {
-            first.restart = restart;
-        }
-        if let Some(last) = messages.last_mut() {
-            last.caught_up = true;
-        }
-        messages
-    }
-
-    /// What has changed meanwhile; one empty message if nothing has.
-    fn next(&mut self, service: &Service, turned: &[Turn]) -> Vec<v1::WatchMembersResponse> {
-        let after = self.after.unwrap_or_default();
-        let applied = service.relay.sequencer.read();
-        let fold = &applied.fold;
-        let Some(mut events) = self.changed_since(service, fold, after) else {
-            drop(applied);
-            return self.begin(service);
-        };
-        events.extend(self.activity(service, fold, turned));
-        let revision = fold.revision();
-        self.after = Some(revision);
-        drop(applied);
-        split(events, revision, service)
-    }
-
-    fn everybody(&self, service: &Service, fold: &Fold) -> Vec<v1::MemberEvent> {
-        let Some(view) = fold.namespace(&self.namespace) else { return Vec::new() };
-        let nodes =
-            view.members().keys().filter_map(|node| service.member(fold, &self.namespace, *node, true));
-        nodes
-            .filter(|member| encode::matches(&self.filter, member))
-            .map(|member| event(v1::member_event::Kind::Joined, member))
-            .collect()
-    }
-
-    /// Each member that changed, once, as it is now; `None`: some changes have been dropped.
-    fn changed_since(&self, service: &Service, fold: &Fold, after: Revision) -> Option<Vec<v1::MemberEvent>> {
-        let Some(view) = fold.namespace(&self.namespace) else { return Some(Vec::new()) };
-        let mut events = Vec::new();
-        for (revision, entry) in view.roster_after(after)? {
-            let kind = match (entry.gone, entry.incarnation.0) {
-                (Some(_), _) => v1::member_event::Kind::Ended,
-                (None, 1) => v1::member_event::Kind::Joined,
-                (None, _) => v1::member_event::Kind::Changed,
-            };
-            let member = match entry.gone {
-                Some(_) => Some(encode::ended_member(revision.0, entry)),
-                None => service.member(fold, &self.namespace, entry.node, true),
-            };
-            // An end is told to whoever watches the group: its state is GONE, which no filter by state would show.
-            let matches = |member: &v1::Member| {
-                if entry.gone.is_some() {
-                    encode::concerns(&self.filter, member)
-                } else {
-                    encode::matches(&self.filter, member)
-                }
-            };
-            events.extend(member.filter(matches).map(|member| event(kind, member)));
-        }
-        Some(events)
-    }
-
-    fn activity(&self, service: &Service, fold: &Fold, turned: &[Turn]) -> Vec<v1::MemberEvent> {
-        let number = fold.namespace(&self.namespace).map(|view| view.number());
-        let mut told: HashSet<NodeId> = HashSet::new();
-        let mut events = Vec::new();
-        // The newest turn of each is what it is now, so each is told once.
-        for turn in turned.iter().rev().filter(|turn| Some(turn.namespace) == number) {
-            if told.insert(turn.node) {
-                let member = service.member(fold, &self.namespace, turn.node, true);
-                events.extend(
-                    member
-                        .filter(|it| encode::concerns(&self.filter, it))
-                        .map(|it| event(v1::member_event::Kind::Activity, it)),
-                );
-            }
-        }
-        events
-    }
-}
-
-fn event(kind: v1::member_event::Kind, member: v1::Member) -> v1::MemberEvent {
-    v1::MemberEvent { kind: kind as i32, member: Some(member) }
-}
-
-fn split(
-    mut events: Vec<v1::MemberEvent>,
-    revision: Revision,
-    service: &Service,
-) -> Vec<v1::WatchMembersResponse> {
-    let conditions = service.conditions();
-    let mut messages = Vec::new();
-    loop {
-        let rest = events.split_off(events.len().min(EVENTS));
-        let whole = rest.is_empty();
-        // A reader that stops in the middle resumes from before it.
-        let revision = if whole { revision.0 } else { 0 };
-        messages.push(v1::WatchMembersResponse {
-            events,
-            revision,
-            conditions: conditions.clone(),
-            ..Default::default()
-        });
-        if whole {
-            return messages;
-        }
-        events = rest;
-    }
-}
-
 impl Service {
     /// A live member as it is now.
     pub(super) fn member(
@@ -352,12 +254,23 @@ impl Service {
         let view = fold.namespace(namespace)?;
         let member = view.member(node)?;
         let (_, entry) = view.roster_entry(node)?;
-        let lease = self.relay.keeper.view(LeaseKey { namespace: view.number(), node });
-        let mut message = encode::live_member(entry, member, lease.as_ref(), Clock::wall_ms(), full);
+        let life = Life::of(member, view.inbox_waiting(node));
+        Some(self.live(fold, view.number(), (member.revision, entry, &life), full))
+    }
+
+    /// A member by the revision of its row, the row and its life, with its lease as it is now.
+    fn live(
+        &self,
+        fold: &Fold,
+        namespace: u32,
+        (at, entry, life): (Revision, &RosterEntry, &Life),
+        full: bool,
+    ) -> v1::Member {
+        let lease = self.relay.keeper.view(LeaseKey { namespace, node: entry.node });
+        let mut message = encode::live_member((at, entry, life), lease.as_ref(), Clock::wall_ms(), full);
         if full {
             message.behind = fold.records_after(lease.map_or(Revision::ZERO, |it| it.head));
-            message.inbox_waiting = u32::try_from(view.inbox_waiting(node)).unwrap_or(u32::MAX);
         }
-        Some(message)
+        message
     }
 }

@@ -22,6 +22,11 @@ use crate::{
 
 /// Marks in one digest, so that a frame stays small.
 const MARKS: usize = 1_000;
+/// Ends that are proposed at a time, at the most: as many as a frame holds. Twice as many are on their way.
+const PROPOSED: usize = 1_000;
+/// They take this part of the queue before the log at the most, so a mass of ends refuses nobody a join or a push.
+const PART: usize = 8;
+
 /// An end that was proposed to the log.
 struct Proposed {
     key: LeaseKey,
@@ -63,12 +68,49 @@ impl Keeper {
         self.propose(sequencer, silent);
     }
 
+    /// Puts ends in line. Where nobody else is asked, a node may be heard until its turn has come.
     fn propose(self: &Arc<Self>, sequencer: &Sequencer, silent: Vec<Silent>) {
-        let proposed: Vec<Proposed> = silent
-            .into_iter()
-            .filter_map(|(key, incarnation, beat)| self.propose_end(sequencer, key, incarnation, beat))
-            .collect();
-        self.await_verdicts(proposed);
+        if !self.company.is_shared() {
+            let now = self.clock.now();
+            for (key, _, beat) in &silent {
+                self.company.leases().ask(now, *key, *beat);
+            }
+        }
+        if self.line.lock().join(silent) {
+            tokio::spawn(Arc::clone(self).propose_in_turn(sequencer.clone()));
+        }
+    }
+
+    /// Works the line off. A node whose end the log did not take may be heard again. (One that it took is told of by the
+    /// witness.)
+    async fn propose_in_turn(self: Arc<Self>, sequencer: Sequencer) {
+        let mut on_their_way = Vec::new();
+        let at_most = (sequencer.capacity() / PART).clamp(1, PROPOSED);
+        while let Some(silent) = self.next_in_line(at_most) {
+            let propose = |(key, incarnation, beat)| self.propose_end(&sequencer, key, incarnation, beat);
+            let proposed: Vec<Proposed> = silent.into_iter().filter_map(propose).collect();
+            // While the log writes one frame the next one waits, so that it is never idle.
+            self.verdicts(std::mem::replace(&mut on_their_way, proposed)).await;
+        }
+        self.verdicts(on_their_way).await;
+    }
+
+    /// Those whose ends are to be proposed now; `None`: nobody waits any more. What has happened since they came into line
+    /// counts: one that was heard lives, and while expiry is held nobody ends.
+    fn next_in_line(&self, at_most: usize) -> Option<Vec<Silent>> {
+        let mut silent = self.line.lock().next(at_most);
+        if silent.is_empty() {
+            return None;
+        }
+        let (now, leases) = (self.clock.now(), self.company.leases());
+        if self.hold(now).is_some() {
+            for (key, incarnation, beat) in silent.drain(..) {
+                leases.gone_rejected(now, key, incarnation, beat);
+            }
+        } else if !self.company.is_shared() {
+            silent.retain(|(key, incarnation, beat)| leases.end_asked(now, *key, *incarnation, *beat));
+        }
+        Some(silent)
     }
 
     fn propose_end(
@@ -89,19 +131,12 @@ impl Keeper {
         answer.ok().map(|answer| Proposed { key, incarnation, beat, answer })
     }
 
-    /// A node whose end the log did not take may be heard again. (One that it took is told of by the witness.)
-    fn await_verdicts(self: &Arc<Self>, proposed: Vec<Proposed>) {
-        if proposed.is_empty() {
-            return;
-        }
-        let keeper = Arc::clone(self);
-        tokio::spawn(async move {
-            for Proposed { key, incarnation, beat, answer } in proposed {
-                if !matches!(answer.await, Ok(Ok(_))) {
-                    keeper.company.leases().gone_rejected(keeper.clock.now(), key, incarnation, beat);
-                }
+    async fn verdicts(&self, proposed: Vec<Proposed>) {
+        for Proposed { key, incarnation, beat, answer } in proposed {
+            if !matches!(answer.await, Ok(Ok(_))) {
+                self.company.leases().gone_rejected(self.clock.now(), key, incarnation, beat);
             }
-        });
+        }
     }
 
     /// What a digest says between relays: questions, and how far its writer has told.

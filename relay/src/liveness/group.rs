@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     LeaseSettings, Millis, Timestamp,
+    tally::Tally,
     wake_gaps::{Curve, LONGEST_GAP, WakeGaps},
 };
 
@@ -85,7 +86,9 @@ pub(super) struct GroupLife {
     /// The number of its settings.
     pub(super) settings: u16,
     /// Since when it is watched.
-    since: Timestamp,
+    pub(super) since: Timestamp,
+    /// Its members by state.
+    pub(super) tally: Tally,
     seen: Mutex<Seen>,
     curve: RwLock<Arc<(Curve, Learned)>>,
 }
@@ -139,12 +142,15 @@ impl Seen {
         }
     }
 
-    fn came_back(&mut self, node: NodeId, now: Timestamp) {
-        match self.missing.remove(&node).map(|it| it.standing) {
+    /// Answers whether it had been missing.
+    fn came_back(&mut self, node: NodeId, now: Timestamp) -> bool {
+        let missing = self.missing.remove(&node);
+        match missing.map(|it| it.standing) {
             Some(Standing::Sleeping { began, .. }) => self.gaps.came_back(began, now),
             Some(Standing::Lapsed) => self.lapse(1.0, -1.0),
             Some(Standing::Awake) | None => {}
         }
+        missing.is_some()
     }
 
     /// Gives up on those that nobody would recognise any more.
@@ -180,13 +186,15 @@ impl GroupLife {
         };
         let learned = learned(&curve, &seen);
         let curve = RwLock::new(Arc::new((curve, learned)));
-        Self { namespace, settings, since: now, seen: Mutex::new(seen), curve }
+        Self { namespace, settings, since: now, tally: Tally::default(), seen: Mutex::new(seen), curve }
     }
 
     /// A node is a member from here on. It may be one that had been declared GONE.
     pub(super) fn joined(&self, node: NodeId, standing: Standing, now: Timestamp) {
         let mut seen = self.seen.lock();
-        seen.came_back(node, now);
+        if seen.came_back(node, now) {
+            self.tally.come_back();
+        }
         seen.enter(standing);
     }
 

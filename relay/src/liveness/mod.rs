@@ -19,6 +19,7 @@ mod peers;
 mod questions;
 mod settings;
 mod table;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod untold;
@@ -32,7 +33,8 @@ pub use lease::{Activity, Contact, Due, Evidence, Heard, LeaseState, LeaseView};
 pub use peers::Peers;
 pub use questions::Silent;
 pub use settings::{LeasePolicy, LeaseSettings, LeaseSettingsError, UndeclaredFreeze};
-pub use table::{Ended, LeaseTable, MemberCounts, Restored};
+pub use table::{Ended, GroupCounts, LeaseTable, Restored};
+pub use tally::MemberCounts;
 
 use std::{fmt, ops::Add, time::Duration};
 

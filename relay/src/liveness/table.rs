@@ -18,26 +18,16 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::{
-    Activity, Contact, Due, Evidence, Heard, Learned, LeaseKey, LeasePolicy, LeaseSettings, LeaseState,
-    LeaseView, Millis, Session, Timestamp,
+    Activity, Contact, Due, Evidence, Heard, Learned, LeaseKey, LeasePolicy, LeaseSettings, LeaseView,
+    Millis, Session, Timestamp,
     group::{GroupKey, GroupLife, Standing},
     guard::HoldReason,
     lease::Lease,
     load::Stretch,
     mass_loss::MassLoss,
+    tally::{MemberCounts, Tally},
     wheel::{Place, Wheel},
 };
-
-/// Members of a namespace by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemberCounts {
-    /// Inside an invocation.
-    pub awake: u64,
-    /// Frozen, and said so.
-    pub asleep: u64,
-    /// Lease ran out.
-    pub suspect: u64,
-}
 
 /// A member that the fold knew when this relay started.
 #[derive(Clone, Debug)]
@@ -61,38 +51,23 @@ pub enum Ended {
     Told,
 }
 
-#[derive(Debug, Default)]
-struct Tally {
-    awake: AtomicU64,
-    asleep: AtomicU64,
-    suspect: AtomicU64,
-    /// The bits of an `f64`: how many of them are expected to live, by the last fit.
-    expected: AtomicU64,
-}
-
-impl Tally {
-    fn of(&self, state: LeaseState) -> &AtomicU64 {
-        match state {
-            LeaseState::Awake => &self.awake,
-            LeaseState::Asleep => &self.asleep,
-            LeaseState::Suspect => &self.suspect,
-        }
-    }
-
-    fn joined(&self, state: LeaseState) {
-        self.of(state).fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn left(&self, state: LeaseState) {
-        self.of(state).fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn moved(&self, before: LeaseState, after: LeaseState) {
-        if before != after {
-            self.joined(after);
-            self.left(before);
-        }
-    }
+/// The members of one group in one namespace, as they are counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupCounts {
+    /// The number of the namespace.
+    pub namespace: u32,
+    /// Its name.
+    pub group: Group,
+    /// Since when this relay knows of it.
+    pub since: Timestamp,
+    /// By state.
+    pub members: MemberCounts,
+    /// How many of them are alive, as the sum of their likelihoods at the last [`LeaseTable::refit`].
+    pub expected_alive: f64,
+    /// How many were declared GONE for their silence, since this relay knows of the group.
+    pub expired: u64,
+    /// How many of those came back while they were waited for.
+    pub back: u64,
 }
 
 #[derive(Debug)]
@@ -210,6 +185,7 @@ impl LeaseTable {
             Entry::Vacant(vacant) => {
                 let tally = self.tally(key.namespace);
                 tally.joined(lease.state);
+                life.tally.joined(lease.state);
                 life.joined(key.node, lease.standing(), now);
                 let place = self.wheel.lock().insert(key, Place::of(lease.next_look()));
                 let placed = Mutex::new(Placed { lease, place, later: None });
@@ -219,6 +195,7 @@ impl LeaseTable {
                 let slot = occupied.get_mut();
                 let placed = slot.placed.get_mut();
                 let (before, stood) = (placed.lease.state, placed.lease.standing());
+                slot.life.tally.left(before);
                 if evidence.incarnation > placed.lease.incarnation {
                     slot.life.ended(key.node, stood, now, false);
                     life.joined(key.node, lease.standing(), now);
@@ -228,6 +205,7 @@ impl LeaseTable {
                     placed.lease.apply(now, evidence, by, &self.settings(&slot.life, key));
                     slot.life.moved(stood, placed.lease.standing(), now);
                 }
+                slot.life.tally.joined(placed.lease.state);
                 slot.tally.moved(before, placed.lease.state);
                 placed.place_earlier(key, &self.wheel);
             }
@@ -256,6 +234,10 @@ impl LeaseTable {
         };
         let lease = &slot.placed.get_mut().lease;
         slot.tally.left(lease.state);
+        slot.life.tally.left(lease.state);
+        if how == Ended::Silent {
+            slot.life.tally.expire();
+        }
         slot.life.ended(key.node, lease.standing(), now, how == Ended::Silent);
         true
     }
@@ -338,10 +320,11 @@ impl LeaseTable {
             lapsed += u64::from(stands == Standing::Lapsed && stood != stands);
             slot.life.moved(stood, stands, now);
             slot.tally.moved(before, placed.lease.state);
+            slot.life.tally.moved(before, placed.lease.state);
             placed.place_again(key, &self.wheel);
         }
         drop(fired);
-        let awake = self.tallies.iter().map(|it| it.awake.load(Ordering::Relaxed)).sum();
+        let awake = self.tallies.iter().map(|it| it.counts().awake).sum();
         let mut guard = self.mass_loss.lock();
         let begins = guard.look(now, lapsed, awake, self.policy.longest_awake());
         self.mass_loss_until.store(guard.held_until.0, Ordering::Relaxed);
@@ -353,21 +336,20 @@ impl LeaseTable {
         let mut expected: HashMap<u32, f64> = HashMap::new();
         for life in &self.lives {
             let alive = life.refit(now, self.policy.numbered(life.settings));
+            life.tally.expect(alive);
             *expected.entry(life.namespace).or_default() += alive;
         }
         // Nobody is a member of it, and what it has taught has faded.
         self.lives.retain(|_, life| Arc::strong_count(life) > 1 || life.is_remembered());
         for tally in &self.tallies {
             let alive = expected.get(tally.key()).copied().unwrap_or_default();
-            tally.expected.store(alive.to_bits(), Ordering::Relaxed);
+            tally.expect(alive);
         }
     }
 
     /// How many members of a namespace are alive, as the sum of their likelihoods at the last [`Self::refit`].
     pub fn expected_alive(&self, namespace: u32) -> f64 {
-        self.tallies
-            .get(&namespace)
-            .map_or(0.0, |tally| f64::from_bits(tally.expected.load(Ordering::Relaxed)))
+        self.tallies.get(&namespace).map_or(0.0, |tally| tally.expected())
     }
 
     /// What is learned of a group; `None`: nobody of it was ever a member here.
@@ -420,11 +402,24 @@ impl LeaseTable {
 
     /// Members of a namespace by state.
     pub fn counts(&self, namespace: u32) -> MemberCounts {
-        self.tallies.get(&namespace).map_or_else(MemberCounts::default, |tally| MemberCounts {
-            awake: tally.awake.load(Ordering::Relaxed),
-            asleep: tally.asleep.load(Ordering::Relaxed),
-            suspect: tally.suspect.load(Ordering::Relaxed),
-        })
+        self.tallies.get(&namespace).map_or_else(MemberCounts::default, |tally| tally.counts())
+    }
+
+    /// The groups that have members, those first that this relay knew first, then by namespace and name.
+    pub fn groups(&self) -> Vec<GroupCounts> {
+        let counted = self.lives.iter().map(|life| GroupCounts {
+            namespace: life.namespace,
+            group: life.key().1.clone(),
+            since: life.since,
+            members: life.tally.counts(),
+            expected_alive: life.tally.expected(),
+            expired: life.tally.expired(),
+            back: life.tally.back(),
+        });
+        let mut groups: Vec<GroupCounts> = counted.filter(|it| it.members.all() > 0).collect();
+        groups
+            .sort_unstable_by(|a, b| (a.since, a.namespace, &a.group).cmp(&(b.since, b.namespace, &b.group)));
+        groups
     }
 
     fn tally(&self, namespace: u32) -> Arc<Tally> {
@@ -455,6 +450,7 @@ impl LeaseTable {
         let changed = change(&mut placed.lease, &self.settings(&slot.life, key));
         slot.life.moved(stood, placed.lease.standing(), now);
         slot.tally.moved(before, placed.lease.state);
+        slot.life.tally.moved(before, placed.lease.state);
         placed.place_earlier(key, &self.wheel);
         Some(changed)
     }

@@ -100,6 +100,7 @@ impl Log for Memory {
             kind: "memory",
             max_frame_bytes: MAX_FRAME_BYTES,
             appends_in_flight: APPENDS_IN_FLIGHT,
+            free_bytes: None,
         }))
     }
 

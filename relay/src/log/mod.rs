@@ -10,6 +10,7 @@
 //! the adapter checks this itself, because both brokers silently start at the first record they still have.
 
 pub mod claims;
+mod durations;
 mod types;
 
 #[cfg(any(test, feature = "test-instruments"))]
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use durations::Durations;
 pub use types::{
     Appended, Batch, Durability, Health, LogError, LogId, LogInfo, Position, ReadError, RecordId, Rejection,
     SnapshotId, SnapshotInfo, StoredFrame, frame_crc,
@@ -78,6 +80,11 @@ pub trait Log: Send + Sync + 'static {
     /// one, before anything else goes out on it.
     fn connection(&self) -> u64 {
         0
+    }
+
+    /// How long this process took to sync, each time; `None`: it is not this process that syncs.
+    fn syncs(&self) -> Option<Durations> {
+        None
     }
 
     /// Appends like [`Self::append`], but only over that connection: `Unknown`, and nothing sent, over any other.
@@ -182,6 +189,10 @@ impl<L: Log + ?Sized> Log for Arc<L> {
 
     fn connection(&self) -> u64 {
         (**self).connection()
+    }
+
+    fn syncs(&self) -> Option<Durations> {
+        (**self).syncs()
     }
 
     fn append_over(

@@ -90,6 +90,8 @@ pub struct LogInfo {
     pub max_frame_bytes: usize,
     /// How many appends may be unanswered at once.
     pub appends_in_flight: usize,
+    /// The room that is left where the log is kept, in bytes, if that is this machine's to know.
+    pub free_bytes: Option<u64>,
 }
 
 /// The answer to an append. [`crate::log::Log::append`] has the promises.

@@ -105,6 +105,28 @@ pub enum Handshake {
     TimedOut,
 }
 
+/// Why this relay's word is weaker than usual. The contract has the same words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Its log has no room.
+    StoreFull,
+    /// Its log does not answer.
+    LogUnreachable,
+    /// Nobody is declared GONE.
+    ExpiryHeld,
+    /// Very many members fell silent at once and are kept.
+    MassLoss,
+    /// It is late, and grants longer awake leases meanwhile.
+    LeasesStretched,
+}
+
+impl Condition {
+    /// As the contract writes it.
+    pub fn name(self) -> &'static str {
+        self.text()
+    }
+}
+
 /// A label with known values.
 pub(super) trait Label: Copy + Send + Sync + fmt::Debug + 'static {
     const NAME: &'static str;
@@ -138,6 +160,7 @@ label!(WebhookOutcome, "outcome": Delivered => "delivered", TriedAgain => "tried
 label!(Reseeding, "outcome": Healed => "healed", HealedByAnother => "healed_by_another", LogWon => "log_won");
 label!(FileRead, "outcome": Taken => "taken", Refused => "refused");
 label!(Handshake, "outcome": Done => "done", Failed => "failed", Plaintext => "plaintext", TimedOut => "timed_out");
+label!(Condition, "condition": StoreFull => "STORE_FULL", LogUnreachable => "LOG_UNREACHABLE", ExpiryHeld => "EXPIRY_HELD", MassLoss => "MASS_LOSS", LeasesStretched => "LEASES_STRETCHED");
 
 pub(super) type Labels = [(&'static str, &'static str); 1];
 
@@ -159,6 +182,17 @@ impl<L: Label> CounterPer<L> {
 
     pub(super) fn of(&self, value: L) -> &Counter {
         &self.counters[value.place()]
+    }
+
+    /// As many as the label has values, in their order; 0 beyond.
+    pub(super) fn counts<const N: usize>(&self) -> [u64; N] {
+        std::array::from_fn(|place| self.counters.get(place).map_or(0, Counter::get))
+    }
+
+    /// Each value that was counted, with how often.
+    pub(super) fn counted(&self) -> Vec<(&'static str, u64)> {
+        let counted = L::ALL.iter().map(|value| (value.text(), self.of(*value).get()));
+        counted.filter(|(_, count)| *count > 0).collect()
     }
 
     pub(super) fn sum(&self) -> u64 {
@@ -184,5 +218,6 @@ mod tests {
         counts_where_it_is_named::<WebhookOutcome>();
         counts_where_it_is_named::<FileRead>();
         counts_where_it_is_named::<Handshake>();
+        counts_where_it_is_named::<Condition>();
     }
 }

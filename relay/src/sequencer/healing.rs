@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use dormouse_proto::{
     ids::Revision,
-    record::{Frame, FrameBuilder, Record, Reseed, SnapshotName},
+    record::{FrameBuilder, Record, Reseed, SnapshotName},
 };
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -20,7 +20,7 @@ use super::{
     reader::pieces,
     regression::{Behind, Cut, Decision, Waited},
     start,
-    trail::{Step, Trail},
+    survey::{Survey, survey},
     writer::{self, OTHERS, RETRY},
 };
 use crate::{
@@ -36,7 +36,7 @@ const FIRST: Duration = Duration::from_secs(15);
 const NONE: u64 = u64::MAX;
 
 /// Why it did not work out.
-enum Failure {
+pub(super) enum Failure {
     /// It may the next time.
     Passing(String),
     /// What the log has lost is lost.
@@ -155,66 +155,6 @@ async fn attempt(shared: &Arc<Shared>, others: &[u64]) -> Result<Box<dyn LogRead
         tokio::spawn(Arc::clone(shared).snapshot());
     }
     Ok(reader)
-}
-
-/// What a log holds, held against what this relay remembers of it.
-struct Survey {
-    /// The last place at which they agree; `None`: it is not remembered any more.
-    cut: Option<Cut>,
-    /// What lies behind that.
-    behind: Behind,
-    /// Up to where the log was read.
-    upto: Position,
-}
-
-/// Whether the log still holds every frame that was applied, as far as they are remembered.
-pub(super) async fn holds_all(shared: &Shared, log: &dyn Log) -> Result<bool, LogError> {
-    let info = log.info().await?;
-    let survey = survey(shared, log, &info).await;
-    let last = shared.applied.read().last.map_or(Cut::NOTHING.position, |last| last.position);
-    match survey {
-        Ok(survey) => Ok(survey.cut.is_some_and(|cut| cut.position == last)),
-        Err(Failure::Passing(error)) => Err(LogError::Failed(error)),
-        Err(Failure::Final(_)) => Ok(false),
-    }
-}
-
-/// From the oldest place that is remembered on: a tail that was lost and grew again agrees here and there behind the cut,
-/// where frames of before were sent once more.
-async fn survey(shared: &Shared, log: &dyn Log, info: &LogInfo) -> Result<Survey, Failure> {
-    let is_another = info.log_id != shared.facts.read().id;
-    let remembered = if is_another { Trail::default() } else { shared.trail.lock().clone() };
-    let first = info.first.unwrap_or(Position::FIRST);
-    let oldest = remembered.first().map_or(Position::FIRST, |step| step.position);
-    let from = first.max(oldest);
-    let mut steps = remembered.within(from, Position(u64::MAX - 1)).peekable();
-    // Nothing that was applied is older than the first frame of all.
-    let nothing = is_another || (oldest == Position::FIRST && from == Position::FIRST);
-    let mut survey =
-        Survey { cut: nothing.then_some(Cut::NOTHING), behind: Behind::default(), upto: Position(0) };
-    let (mut reader, mut agree) = (log.read(from), true);
-    loop {
-        let batch = match reader.next_batch().await {
-            // It ends before the oldest place that is remembered.
-            Err(ReadError::Regressed { .. }) => return Ok(survey),
-            batch => batch?,
-        };
-        for stored in &batch.frames {
-            let same = |step: &Step| step.position == stored.position && step.record_id == stored.record_id;
-            agree &= steps.peek().is_some_and(same);
-            if agree {
-                survey.cut = steps.next().map(Cut::from);
-            } else {
-                let frame =
-                    Frame::decode(&stored.frame).map_err(|error| Failure::Final(error.to_string()))?;
-                survey.behind.note(&frame);
-            }
-            survey.upto = stored.position;
-        }
-        if batch.at_tail {
-            return Ok(survey);
-        }
-    }
 }
 
 /// One try over one connection.

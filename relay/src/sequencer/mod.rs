@@ -11,6 +11,7 @@ mod reader;
 mod regression;
 mod restore;
 mod start;
+mod survey;
 mod trail;
 mod writer;
 
@@ -32,7 +33,7 @@ use trail::Trail;
 
 use crate::{
     log::{
-        Durability, Log, LogId, LogInfo, Position, SnapshotId,
+        Durability, Durations, Log, LogId, LogInfo, Position, SnapshotId,
         claims::{self, Claims},
     },
     metrics::Metrics,
@@ -291,6 +292,11 @@ impl Sequencer {
         self.shared.revision.subscribe()
     }
 
+    /// What the log says of itself at this moment; `None`: nothing, because it cannot be reached.
+    pub async fn log_now(&self) -> Option<LogInfo> {
+        self.shared.log().info().await.ok()
+    }
+
     /// What is known about the log.
     pub fn log(&self) -> Arc<LogFacts> {
         Arc::clone(&self.shared.facts.read())
@@ -327,6 +333,11 @@ impl Sequencer {
         matches!(*self.shared.trouble.borrow(), Trouble::Passing(_))
     }
 
+    /// How long this process took to sync the log, each time; `None`: it is not this process that syncs.
+    pub fn syncs(&self) -> Option<Durations> {
+        self.shared.log().syncs()
+    }
+
     /// Counts the connections to whatever keeps the log.
     pub fn connection(&self) -> u64 {
         self.shared.log().connection()
@@ -345,6 +356,11 @@ impl Sequencer {
     /// Whether the store has no room for more.
     pub fn store_full(&self) -> bool {
         self.shared.log().health() == crate::log::Health::StoreFull
+    }
+
+    /// Records that may wait for their frame.
+    pub fn capacity(&self) -> usize {
+        self.inbox.max_capacity()
     }
 
     /// Records that wait for their frame.

@@ -11,7 +11,7 @@ use dormouse_proto::{
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info, warn};
 
-use super::{Applied, Gate, Outcome, Shared, Trouble, aside, healing, writer};
+use super::{Applied, Gate, Outcome, Shared, Trouble, aside, healing, survey, writer};
 use crate::{
     log::{LogReader, Position, ReadError, SnapshotId, StoredFrame},
     metrics::Reseeding,
@@ -161,7 +161,7 @@ impl Shared {
     async fn is_what_was_applied(&self) -> bool {
         let log = self.log();
         loop {
-            match healing::holds_all(self, &*log).await {
+            match survey::holds_all(self, &*log).await {
                 Ok(holds) => return holds,
                 Err(error) => {
                     warn!(%error, "another relay has read another log, and this one cannot be asked");

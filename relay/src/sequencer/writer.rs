@@ -159,6 +159,11 @@ async fn settle(shared: &Shared, id: RecordId, frame: Bytes) -> Result<(), Unwri
                 shared.trouble.send_if_modified(Trouble::pass);
                 return Ok(());
             }
+            // The log has ended for this handle; the reader finds that out too, and has it opened anew.
+            Appended::Rejected(Rejection::Failed) if !log.is_exclusive() => {
+                shared.trouble.send_if_modified(|trouble| trouble.begin("the log has ended"));
+                tokio::time::sleep(RETRY).await;
+            }
             Appended::Rejected(rejection) => {
                 debug!(%rejection, "a frame was not written");
                 return Err(unwritten(rejection));
@@ -185,13 +190,13 @@ async fn open_anew(shared: &Shared, log: &Arc<dyn Log>, connection: u64) -> Resu
     frame.push(Record::Open { base });
     let frame = Bytes::from(frame.finish(shared.header(counter)));
     let mut applied = shared.revision.subscribe();
-    while log.connection() == connection && !shared.is_over() && !shared.is_held() {
+    while log.connection() == connection && shared.is_written_to(log) {
         match log.append_over(connection, id, frame.clone()).await {
             Appended::Committed { .. } => {
                 let read_back = applied.wait_for(|at| *at >= base);
                 if matches!(tokio::time::timeout(READ_BACK, read_back).await, Ok(Ok(_))) {
                     shared.until_others_are_heard().await;
-                    if shared.is_held() || !Arc::ptr_eq(log, &shared.log()) {
+                    if !shared.is_written_to(log) {
                         return Ok(());
                     }
                     info!(%base, "the session goes on over a new connection to the log");
@@ -199,8 +204,10 @@ async fn open_anew(shared: &Shared, log: &Arc<dyn Log>, connection: u64) -> Resu
                     return Ok(());
                 }
             }
-            Appended::Rejected(rejection) => return Err(unwritten(rejection)),
-            Appended::Unknown => tokio::time::sleep(RETRY).await,
+            Appended::Rejected(rejection) if rejection != Rejection::Failed || log.is_exclusive() => {
+                return Err(unwritten(rejection));
+            }
+            Appended::Rejected(_) | Appended::Unknown => tokio::time::sleep(RETRY).await,
         }
     }
     // Over another connection by now, or not at all: whoever called looks again.
@@ -260,6 +267,11 @@ impl Shared {
             applied_revision: applied.fold.revision(),
             stamp_ms: Clock::wall_ms(),
         }
+    }
+
+    /// Whether frames go to that log now: not while it is healed, and not any more where it was opened anew meanwhile.
+    fn is_written_to(&self, log: &Arc<dyn Log>) -> bool {
+        !self.is_over() && !self.is_held() && Arc::ptr_eq(log, &self.log())
     }
 
     async fn until_nothing_is_held(&self) {

@@ -73,6 +73,8 @@ pub enum PullError {
 pub struct Chunk {
     /// The revision that it was built at.
     pub as_of: Revision,
+    /// The revision that the reader's chunk before it was built at; `None`: there was none, or it starts over.
+    pub after: Option<Revision>,
     /// The reader's view is now exactly the state at `as_of`.
     pub caught_up: bool,
     /// Collections whose end was reached in this chunk; all, when `caught_up`.
@@ -170,6 +172,7 @@ impl<'a> Walk<'a> {
             budget: pull.max_bytes,
             chunk: Chunk {
                 as_of,
+                after: token.map(|token| token.seen),
                 caught_up: false,
                 caught_up_in: Vec::new(),
                 token: Token::new(log, name, as_of, state.collections().len() + 1),

@@ -325,6 +325,19 @@ impl<'a> View<'a> {
         self.state.collections.iter().map(|it| it.table().dead_rows() as u64).sum()
     }
 
+    /// Changes of rows that readers had to be told of, since this process began; the members' rows included.
+    pub fn changes(&self) -> u64 {
+        let collections: u64 = self.state.collections.iter().map(|it| it.table().changes()).sum();
+        collections + self.state.members.roster().changes()
+    }
+
+    /// The revision up to which rows that ended were dropped somewhere: a reader whose cursor is below it starts over
+    /// there. Zero: nowhere yet.
+    pub fn highest_floor(&self) -> Revision {
+        let floors = self.state.collections.iter().map(|it| it.table().floor());
+        floors.chain([self.state.members.roster().floor()]).max().unwrap_or_default()
+    }
+
     /// Estimated bytes of memory of the rows.
     pub fn bytes(&self) -> u64 {
         self.state.bytes()

@@ -120,6 +120,8 @@ pub(super) struct Table<B> {
     dead_rows: usize,
     /// Dead rows with a `chg` up to here have been dropped.
     floor: Revision,
+    /// Changes that readers must be told of, since this process began.
+    changes: u64,
 }
 
 /// What a row looked like before a change; the other half of [`Table::changed`].
@@ -152,6 +154,10 @@ impl<B: Body> Table<B> {
 
     pub(super) fn floor(&self) -> Revision {
         self.floor
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub(super) fn set_floor(&mut self, floor: Revision) {
@@ -197,6 +203,7 @@ impl<B: Body> Table<B> {
             }
             row.chg = at;
             self.index.append(at, id);
+            self.changes += 1;
         }
         let (dead, touched) = (row.body.is_dead(), row.body.touched(row.chg));
         match (before.dead, dead) {

@@ -8,7 +8,7 @@
 //! - `renewals`: sustained renewals, and their latency
 //! - `pause`: a relay of 10,000 leases that is stopped for 5, 30 and 120 s. Two times each of the short ones and the long
 //!   one once, about 5 minutes; `DORMOUSE_BENCH_LONG=1`: 20 times each, about an hour
-//! - `mass`: 100,000 leases that run out in the same moment, and 100 watchers (or `DORMOUSE_BENCH_WATCHERS`); about 3
+//! - `mass`: 100,000 leases that run out in the same moment, and 100 watchers (or `DORMOUSE_BENCH_WATCHERS`); about 4
 //!   minutes and 1 GiB
 //! - `churn`: 1,000 joins and 1,000 unclean ends per second for 2 minutes, after 5 of warm-up in which memory levels out;
 //!   `DORMOUSE_BENCH_LONG=1`: for 10 minutes after that

@@ -84,6 +84,11 @@ impl Target {
         Self { url: Some(url), token: None, ca: None, client_cert: None, client_key: None, ..self.clone() }
     }
 
+    /// Empty: the token's own, or `default`.
+    pub(crate) fn namespace(&self) -> &str {
+        set(self.namespace.as_ref()).unwrap_or_default()
+    }
+
     /// Whether the relay may ask who we are.
     pub(crate) fn shows_a_certificate(&self) -> bool {
         set(self.client_cert.as_ref()).is_some()

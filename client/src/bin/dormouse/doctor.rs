@@ -1,13 +1,14 @@
 //! `doctor`: what is well, what is not, and what to do about it. One line for each finding.
 
+mod compared;
 mod unreached;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use dormouse::{Durability, Reason, Relay, RelayInfo, replica::message::Chunk};
+use dormouse::{Durability, MemberFilter, Reason, Relay, RelayInfo, replica::message::Chunk};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -47,7 +48,7 @@ impl Finding {
 
 /// Examines the relay that the settings name. Fails with the first thing that keeps the other verbs from working.
 pub(crate) async fn examine(screen: Screen, target: &Target) -> Result<(), Failure> {
-    let asked = Instant::now();
+    let (asked, before) = (Instant::now(), wall_clock());
     let relay = target.relay()?;
     let info = match relay.info().await {
         Ok(info) => info,
@@ -59,23 +60,51 @@ pub(crate) async fn examine(screen: Screen, target: &Target) -> Result<(), Failu
             None => return Err(reason.into()),
         },
     };
-    let cold = asked.elapsed();
+    let (cold, after) = (asked.elapsed(), wall_clock());
     let warm = warm_round_trip(&relay).await?;
     reached(target.url(), &info, warm, cold).tell(screen)?;
     if target.token_is_exposed() {
         let text = "the token travels in the clear: whoever is on the way can use it; give the relay a certificate and use https://";
         Finding(Level::Warn, text.to_owned()).tell(screen)?;
     }
-    for finding in concerns(&info) {
+    let concerns = concerns(&info).into_iter().chain(compared::clocks(&info, before, after));
+    for finding in concerns.chain(compared::room(&info)) {
         finding.tell(screen)?;
     }
     match search(&relay).await {
-        Ok(found) => found.findings().iter().try_for_each(|finding| finding.tell(screen)),
+        Ok(found) => {
+            let slips = slips(target, &relay, &info, &found).await?;
+            found.findings().iter().chain(&slips).try_for_each(|finding| finding.tell(screen))
+        }
         Err(reason) => {
             Finding(Level::Fail, format!("the keys cannot be read: {reason}")).tell(screen)?;
             Err(reason.into())
         }
     }
+}
+
+/// What can be told of the settings when it is known what there is.
+async fn slips(
+    target: &Target,
+    relay: &Relay,
+    info: &RelayInfo,
+    found: &Found,
+) -> Result<Vec<Finding>, Failure> {
+    let is_empty = found.is_whole
+        && found.kinds.is_empty()
+        && relay.first_members(&MemberFilter::default(), 1).await?.is_empty();
+    let followed = std::env::var("DORMOUSE_COLLECTIONS").unwrap_or_default();
+    let mut slips =
+        if found.is_whole { compared::collections(&followed, &found.collections()) } else { Vec::new() };
+    slips.extend(compared::namespace(info, target.namespace(), is_empty));
+    slips.extend(compared::behind(info, &relay.info().await?));
+    Ok(slips)
+}
+
+/// To be compared with the relay's.
+#[expect(clippy::disallowed_methods, reason = "this file is where the clock is read")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 async fn warm_round_trip(relay: &Relay) -> Result<Duration, Reason> {
@@ -154,6 +183,10 @@ async fn search(relay: &Relay) -> Result<Found, Reason> {
 }
 
 impl Found {
+    fn collections(&self) -> BTreeSet<String> {
+        self.kinds.keys().filter_map(|name| Some(name.split_once('/')?.0.to_owned())).collect()
+    }
+
     fn take(&mut self, chunk: &Chunk) {
         for key in chunk.keys.iter().filter(|key| rows::is_visible(&key.rows)) {
             let name = format!("{}/{}", key.collection, key.key);
@@ -197,7 +230,7 @@ impl Found {
 mod tests {
     use super::*;
 
-    fn info() -> RelayInfo {
+    pub(super) fn info() -> RelayInfo {
         RelayInfo {
             relay_id: "1".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -207,6 +240,11 @@ mod tests {
             limits: BTreeMap::new(),
             conditions: Vec::new(),
             counters: BTreeMap::new(),
+            now: None,
+            namespaces: Vec::new(),
+            log_newest: None,
+            log_applied: 0,
+            store_free_bytes: None,
         }
     }
 

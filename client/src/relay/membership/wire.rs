@@ -132,6 +132,11 @@ impl RelayInfo {
             revision: it.revision,
             limits: it.limits,
             counters: it.counters,
+            now: it.now.and_then(time),
+            namespaces: it.namespaces,
+            log_newest: it.log_newest,
+            log_applied: it.log_applied,
+            store_free_bytes: it.store_free_bytes,
         }
     }
 }

@@ -266,6 +266,7 @@ impl<'a> Sync<'a> {
                         self.take_note_of_receipt(fold, log, admitted.node, request);
                     }
                     self.service.relay.metrics.pulled(chunk.rows, chunk.keys.len());
+                    self.service.relay.caught_up(&self.namespace, &chunk);
                     answer.chunk = Some(encode::chunk(chunk));
                 }
                 Err(error) => answer.pull_refused = Some(self.refuse(error)),

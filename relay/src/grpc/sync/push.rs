@@ -107,7 +107,7 @@ impl Sync<'_> {
             }
         };
         let Verdict::Push(verdict) = &outcome.verdict else { return Ok(None) };
-        self.service.relay.metrics.pushed(result_of(verdict), count);
+        self.service.relay.metrics.pushed(&self.namespace, result_of(verdict), count);
         match verdict {
             PushVerdict::Bound { revision, .. } => {
                 // Rows that no answer can carry come with the chunks, and `settled` says that the push is bound.

@@ -26,6 +26,50 @@ fn counts_follow_every_change() {
 }
 
 #[test]
+fn the_groups_have_what_their_namespace_has() {
+    let world = world();
+    let counts = |awake, asleep, suspect| MemberCounts { awake, asleep, suspect };
+    let shown = || -> Vec<(String, MemberCounts)> {
+        let groups = world.table.groups();
+        let all = groups.iter().map(|it| it.members.all()).sum::<u64>();
+        assert_eq!(world.table.counts(1).all(), all);
+        groups.into_iter().map(|it| (it.group.to_string(), it.members)).collect()
+    };
+    let shop: Group = "shop".parse().expect("a valid name");
+    let other = LeaseKey { node: NodeId(8), ..KEY };
+    world.table.admitted(Timestamp(5), other, &shop, &evidence(1, AWAKE, 3_000), HERE);
+    assert_eq!(shown(), [("ads".to_owned(), counts(1, 0, 0)), ("shop".to_owned(), counts(1, 0, 0))]);
+    world.sleep(100, 2);
+    world.due(3_100);
+    assert_eq!(shown(), [("ads".to_owned(), counts(0, 1, 0)), ("shop".to_owned(), counts(0, 0, 1))]);
+    world.table.refit(Timestamp(3_100));
+    let sum: f64 = world.table.groups().iter().map(|it| it.expected_alive).sum();
+    assert!((sum - world.table.expected_alive(1)).abs() < 1e-9, "{sum}");
+    // A new incarnation of a node may run something else.
+    let again = Evidence { incarnation: Incarnation(2), ..evidence(1, AWAKE, 3_000) };
+    world.table.admitted(Timestamp(4_000), other, &world.group, &again, HERE);
+    assert_eq!(shown(), [("ads".to_owned(), counts(1, 1, 0))], "a group without members is not shown");
+    assert!(world.table.ended(Timestamp(4_000), KEY, FIRST, Ended::Told));
+    assert_eq!(shown(), [("ads".to_owned(), counts(1, 0, 0))]);
+}
+
+#[test]
+fn a_group_counts_its_false_deaths() {
+    let world = world();
+    world.admit(0, LeaseKey { node: NodeId(8), ..KEY });
+    let told = |table: &LeaseTable| -> Vec<(u64, u64)> {
+        table.groups().into_iter().map(|it| (it.expired, it.back)).collect()
+    };
+    assert!(world.table.ended(Timestamp(9_000), KEY, FIRST, Ended::Silent));
+    assert_eq!(told(&world.table), [(1, 0)]);
+    world.admit(9_500, KEY);
+    assert_eq!(told(&world.table), [(1, 1)]);
+    assert!(world.table.ended(Timestamp(9_600), KEY, FIRST, Ended::Told));
+    world.admit(9_700, KEY);
+    assert_eq!(told(&world.table), [(1, 1)], "it had left by itself");
+}
+
+#[test]
 fn renewing_does_not_touch_the_wheel() {
     let world = world();
     let (done, renewed) = mpsc::channel();

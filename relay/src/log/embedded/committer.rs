@@ -109,7 +109,7 @@ impl Committer<'_> {
         stats.commits += 1;
         stats.frames += frames as u64;
         stats.last = took;
-        stats.total += took;
+        stats.took.note(took);
     }
 
     /// Shows a durable group to the readers, then to those who appended it: a push is answered when its frame

@@ -13,7 +13,9 @@ use tokio::sync::{oneshot, watch};
 use super::Options;
 use super::reader::{Edges, Recent};
 use super::store::{Ends, Store};
-use crate::log::{Appended, Health, LogError, Position, ReadError, RecordId, Rejection, StoredFrame};
+use crate::log::{
+    Appended, Durations, Health, LogError, Position, ReadError, RecordId, Rejection, StoredFrame,
+};
 
 /// A commit takes what waits up to this size, so that one fsync never has to write all that may be in flight.
 const GROUP_BYTES: usize = 8 << 20;
@@ -27,14 +29,14 @@ pub struct CommitStats {
     pub frames: u64,
     /// Duration of the newest.
     pub last: Duration,
-    /// Duration of all.
-    pub total: Duration,
+    /// Durations of all.
+    pub took: Durations,
 }
 
 impl CommitStats {
     /// The mean duration of a commit, zero before the first.
     pub fn mean(&self) -> Duration {
-        self.total.checked_div(u32::try_from(self.commits).unwrap_or(u32::MAX)).unwrap_or_default()
+        self.took.total().checked_div(u32::try_from(self.commits).unwrap_or(u32::MAX)).unwrap_or_default()
     }
 }
 

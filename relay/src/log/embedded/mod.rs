@@ -37,8 +37,8 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::{
-    Appended, BoxFuture, Durability, Health, Log, LogError, LogInfo, LogReader, Position, ReadError,
-    RecordId, SnapshotBody, SnapshotId, SnapshotInfo, SnapshotReader, StoredFrame,
+    Appended, BoxFuture, Durability, Durations, Health, Log, LogError, LogInfo, LogReader, Position,
+    ReadError, RecordId, SnapshotBody, SnapshotId, SnapshotInfo, SnapshotReader, StoredFrame,
 };
 use line::Shared;
 use reader::EmbeddedReader;
@@ -165,6 +165,7 @@ impl Log for Embedded {
             kind: "embedded",
             max_frame_bytes: self.shared.options.max_frame_bytes,
             appends_in_flight: self.shared.options.appends_in_flight,
+            free_bytes: self.shared.store.free_bytes(),
         };
         Box::pin(async move { Ok(info) })
     }
@@ -182,6 +183,10 @@ impl Log for Embedded {
 
     fn is_exclusive(&self) -> bool {
         true
+    }
+
+    fn syncs(&self) -> Option<Durations> {
+        Some(self.shared.stats().took)
     }
 
     fn read(&self, from: Position) -> Box<dyn LogReader> {

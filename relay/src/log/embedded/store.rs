@@ -80,6 +80,14 @@ impl Store {
         self.log_id
     }
 
+    /// Room on the disk for whoever is not its administrator; `None` if the kernel does not tell.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        let open = self.open.read();
+        let (_, file) = open.as_ref()?;
+        let disk = rustix::fs::fstatvfs(file).ok()?;
+        disk.f_bavail.checked_mul(disk.f_frsize)
+    }
+
     /// The switches that make writing fail.
     #[cfg(test)]
     pub(super) fn faults(&self) -> &super::file::Faults {

@@ -191,6 +191,7 @@ impl Log for Nats {
                 kind: "nats",
                 max_frame_bytes: self.shared.max_frame_bytes,
                 appends_in_flight: IN_LINE,
+                free_bytes: None,
             })
         })
     }

@@ -206,6 +206,7 @@ impl Log for RabbitMq {
                 kind: "rabbitmq",
                 max_frame_bytes: self.shared.max_frame_bytes,
                 appends_in_flight: IN_LINE,
+                free_bytes: None,
             })
         })
     }

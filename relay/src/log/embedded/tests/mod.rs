@@ -167,6 +167,8 @@ async fn appends_that_wait_together_share_a_commit() {
     let stats = log.commit_stats();
     assert_eq!(stats.frames, 500);
     assert!(stats.commits < 100, "{} commits", stats.commits);
+    let timed = log.syncs().map(|it| it.buckets().map(|(_, count)| count).sum::<u64>());
+    assert_eq!(timed, Some(stats.commits));
     assert!(stats.mean() > Duration::ZERO && stats.last > Duration::ZERO);
 }
 

@@ -55,6 +55,11 @@ fn relay(counters: &[(&str, u64)]) -> RelayInfo {
         limits: BTreeMap::new(),
         conditions: Vec::new(),
         counters: counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+        now: None,
+        namespaces: Vec::new(),
+        log_newest: None,
+        log_applied: 0,
+        store_free_bytes: None,
     }
 }
 
