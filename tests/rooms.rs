@@ -51,6 +51,7 @@ const ROOMS: &[Room] = &[
     room("proto/src/convert",          &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
     room("proto/src/record",           &["std", "prost", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
     room("proto/src/rows.rs",          &["std", "prost", "prost_types", "crate::ids", "crate::lattice", "crate::wire"], NOT_PURE),
+    room("proto/src/backup.rs",        &["std", "prost", "thiserror", "xxhash_rust", "crate::wire"], NOT_PURE),
     // The relay: pure rooms.
     room("relay/src/state",            &["std", "dormouse_proto", "foldhash", "compact_str", "xxhash_rust", "prost", "thiserror"], NOT_PURE),
     room("relay/src/liveness",         &["std", "dormouse_proto", "dashmap", "parking_lot", "foldhash", "thiserror"], NOT_PURE),
@@ -100,6 +101,9 @@ const ROOMS: &[Room] = &[
     room("relay/src/relay.rs",         &["std", "dormouse_proto", "tokio", "tracing", "crate::admin", "crate::chronicle", "crate::clock", "crate::config", "crate::floors", "crate::history", "crate::keeper", "crate::liveness", "crate::log",
                                          "crate::metrics", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq"]),
+    room("relay/src/progress.rs",      &["std", "indicatif", "tokio", "tracing", "crate::sequencer"], &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net"]),
+    room("relay/src/restore.rs",       &["std", "dormouse_proto", "bytes", "thiserror", "tokio", "crate::log", "crate::progress", "crate::sequencer", "crate::state"],
+                                       &["std::time::Instant", "std::time::SystemTime", "std::net", "tokio::net", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq"]),
     room("relay/src/relay",            &["std", "dormouse_proto", "tokio", "crate::admin", "crate::history", "crate::log", "crate::metrics", "crate::relay", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq"]),
     room("relay/src/grpc",             &["std", "dormouse_proto", "axum", "base64", "bytes", "h2", "http", "http_body", "http_body_util", "hyper", "hyper_util", "parking_lot", "prost", "prost_reflect", "prost_types", "serde", "serde_json", "tokio", "tokio_stream", "tonic", "tonic_health",
@@ -110,7 +114,7 @@ const ROOMS: &[Room] = &[
     room("relay/src/main.rs",          &["std", "dormouse_relay", "mimalloc", "tokio", "tracing"], &["std::time::Instant", "std::time::SystemTime"]),
     // The client.
     room("client/src/replica",         &["std", "thiserror", "dormouse_proto::ids", "dormouse_proto::lattice", "dormouse_proto::traps"], NOT_PURE),
-    room("client/src/bin",             &["std", "dormouse", "dormouse_proto", "clap", "getrandom", "ring", "rustix", "serde_json", "tokio", "tokio_stream", "crate"], ANY),
+    room("client/src/bin",             &["std", "dormouse", "dormouse_proto", "clap", "getrandom", "indicatif", "ring", "rustix", "serde_json", "tokio", "tokio_stream", "crate"], ANY),
     room("client/src",                 &["std", "dormouse_proto", "getrandom", "parking_lot", "prost", "prost_types", "serde", "serde_json", "thiserror", "tokio", "tokio_stream", "tonic", "tonic_types", "crate"], ANY),
 ];
 

@@ -93,9 +93,9 @@ pub use members::{MemberName, Members};
 pub use node::Node;
 pub use outcome::{Durability, Freshness, Slept};
 pub use relay::{
-    Batch, Consumer, Explanation, FloorEvent, GoneReason, Member, MemberChanges, MemberCount, MemberEvent,
-    MemberFilter, MemberState, MemberWatch, NewEvent, Reading, Relay, RelayBuilder, RelayInfo, Watch,
-    Written,
+    Backup, Batch, Consumer, Explanation, FloorEvent, GoneReason, Member, MemberChanges, MemberCount,
+    MemberEvent, MemberFilter, MemberState, MemberWatch, NewEvent, Reading, Relay, RelayBuilder, RelayInfo,
+    Watch, Written,
 };
 pub use replica::{
     Cleared, Missed, Path, Pending, WriteError,

@@ -1,5 +1,6 @@
 //! The command line against a real relay: what it prints, and how it exits.
 
+mod backup;
 mod top;
 mod world;
 

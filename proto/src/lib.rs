@@ -15,6 +15,8 @@
 //! # Ok::<(), dormouse_proto::lattice::OutOfRange>(())
 //! ```
 
+#[cfg(feature = "backup")]
+pub mod backup;
 #[cfg(feature = "wire")]
 pub mod convert;
 pub mod ids;

@@ -6,21 +6,24 @@ use std::{error::Error, fs, path::Path};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+/// What is served.
+const SERVED: [&str; 4] = [
     "dormouse/v1/lattice.proto",
     "dormouse/v1/mailbox.proto",
     "dormouse/v1/membership.proto",
-    "dormouse/log/v1/record.proto",
-    "dormouse/log/v1/snapshot.proto",
+    "dormouse/v1/operations.proto",
 ];
+/// What is stored.
+const STORED: [&str; 3] =
+    ["dormouse/log/v1/record.proto", "dormouse/log/v1/snapshot.proto", "dormouse/log/v1/backup.proto"];
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn generate(into: &Path) -> Outcome<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = protox::compile(FILES.map(|file| root.join(file)), [root])?;
+    let files = protox::compile(SERVED.iter().chain(&STORED).map(|file| root.join(file)), [root])?;
 
-    let served = protox::compile(FILES[..3].iter().map(|file| root.join(file)), [root])?;
+    let served = protox::compile(SERVED.map(|file| root.join(file)), [root])?;
     fs::write(into.join("descriptor.bin"), served.encode_to_vec())?;
 
     tonic_prost_build::configure()

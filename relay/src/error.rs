@@ -32,6 +32,12 @@ pub enum RelayError {
     /// The token's role may not call this. No body was read.
     #[error("the token's role is {0}, which may not do this")]
     RoleDenied(Role),
+    /// The token is good in one namespace, and what was asked for is in all of them. Nothing was told.
+    #[error("this takes in every namespace, and the token is good in {own:?} alone: an admin's token for all (`*`) may do it", own = own.as_str())]
+    NotOfAll {
+        /// The token's own.
+        own: Namespace,
+    },
     /// The page token is not one of this call. Nothing happened.
     #[error("the page token is not one that this call gave")]
     PageTokenInvalid,
@@ -96,8 +102,11 @@ pub enum RelayError {
         patience_ms: u64,
     },
     /// The relay has not read its log yet. Nothing happened.
-    #[error("this relay is starting or stopping, come back later")]
+    #[error("this relay is starting, come back later")]
     Starting,
+    /// The relay stops, and is likely to be there again soon. Nothing happened.
+    #[error("this relay is stopping, come back later")]
+    Stopping,
     /// This relay has not applied what the caller was shown elsewhere.
     #[error("this relay has applied revision {has}, {wanted} was asked for")]
     Behind {
@@ -140,7 +149,7 @@ impl From<Unwritten> for RelayError {
             Unwritten::Busy => Self::Busy("writes"),
             Unwritten::StoreFull => Self::StoreFull,
             Unwritten::TooLarge(_) | Unwritten::Unreachable => Self::LogUnreachable,
-            Unwritten::Stopping => Self::Starting,
+            Unwritten::Stopping => Self::Stopping,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! In reading order: [`state`] is the fold of the log, a pure function of its records. [`log`] is where the records lie.
 //! [`sequencer`] is the only writer to both. [`liveness`] says, purely, what silence means; [`keeper`] is the shell
 //! around it, [`floors`] tells when too few are alive, and [`chronicle`] keeps who came and went lately for all who watch. [`listener`] accepts connections, [`access`] says purely
-//! who may do what, and [`doors`] reads certificates and tokens for both. [`grpc`] decodes, asks and encodes. [`relay`] puts them together; [`clock`] alone reads the clock.
+//! who may do what, and [`doors`] reads certificates and tokens for both. [`grpc`] decodes, asks and encodes. [`relay`] puts them together,
+//! [`restore`] begins a log with a backup; [`clock`] alone reads the clock.
 //!
 //! `ARCHITECTURE.md` has the whole picture.
 
@@ -22,7 +23,9 @@ pub mod listener;
 pub mod liveness;
 pub mod log;
 pub mod metrics;
+pub mod progress;
 pub mod relay;
+pub mod restore;
 pub mod selector;
 pub mod sequencer;
 pub mod state;

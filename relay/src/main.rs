@@ -1,6 +1,6 @@
 //! The relay: reads its configuration, starts, waits, stops.
 
-use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{env, error::Error, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use dormouse_relay::{
     admin,
@@ -14,8 +14,9 @@ use dormouse_relay::{
         rabbitmq::{self, RabbitMq},
     },
     metrics::Metrics,
+    progress::Starting,
     relay::{Relay, Started},
-    telemetry,
+    restore, telemetry,
 };
 use tokio::{
     net::TcpListener,
@@ -31,9 +32,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// A frame holds a push of 1 MiB with what is around it, behind a group that was nearly full.
 const FRAME_MAX: usize = 2 << 20;
 
+const USAGE: &str = "usage: dormouse-relay, which serves, or dormouse-relay restore FILE, which begins an empty log with a \
+                     backup; the settings of both are in the environment (DORMOUSE_...) and in dormouse.toml";
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
+    let words: Vec<_> = env::args_os().skip(1).collect();
+    let done = match words.as_slice() {
+        [] => run().await,
+        [verb, file] if verb == "restore" => restore_from(Path::new(file)).await,
+        _ => Err(USAGE.into()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dormouse-relay: {error}");
@@ -45,6 +55,28 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Begins the log that the settings name with a backup, and ends.
+async fn restore_from(file: &Path) -> Result<(), Box<dyn Error>> {
+    let config = Config::load()?;
+    let _telemetry = telemetry::start(&config)?;
+    // Before the log is opened, which makes one where there is none.
+    let checked = restore::check(file).await?;
+    let log = open_log(&config).await?;
+    let restored = restore::restore(&checked, &*log).await;
+    let place = where_the_log_is(&config, &*log).await?;
+    log.close().await;
+    let (restored, taken) = (restored?, checked.header());
+    println!(
+        "restored revision {} into the {place}: {} rows, {} members, {} namespaces. It goes on at revision {}; start the relay now",
+        taken.revision,
+        restored.counts.rows,
+        restored.counts.members,
+        restored.counts.namespaces,
+        restored.revision
+    );
+    Ok(())
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
@@ -59,7 +91,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
     println!("serving on {}, admin on http://{}", listener.local_addr()?, admin_listener.local_addr()?);
 
     let is_shared = !log.is_exclusive();
-    let started = Relay::start(config, log).await?;
+    let mut starting = Starting::default();
+    let started = Relay::start_telling(config, log, &mut |reading| starting.reach(reading)).await?;
+    drop(starting);
     let (stop, stopping) = watch::channel(false);
     let admin = tokio::spawn(admin::serve(
         admin_listener,
@@ -83,6 +117,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
         result = &mut server => return Err(format!("the server ended: {result:?}").into()),
     }
     reread.abort();
+    // What waits to be written is written when nobody can hand in more, and this could.
+    drop(followed);
     finish(started, stop, server, admin).await
 }
 
@@ -118,8 +154,11 @@ async fn finish<A, B>(
     admin: tokio::task::JoinHandle<B>,
 ) -> Result<(), Box<dyn Error>> {
     const PATIENCE: Duration = Duration::from_secs(5);
+    /// For so long whoever calls is told when to come back, before connections go away.
+    const LAST_WORDS: Duration = Duration::from_millis(100);
     info!("stopping: finishing the calls that are under way");
     started.announce();
+    tokio::time::sleep(LAST_WORDS).await;
     stop.send_replace(true);
     let abort = (server.abort_handle(), admin.abort_handle());
     let _ = tokio::time::timeout(PATIENCE, server).await;

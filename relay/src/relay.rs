@@ -20,7 +20,7 @@ use crate::{
     keeper::Keeper,
     log::{Log, Position},
     metrics::Metrics,
-    sequencer::{self, Bounds, Running, Sequencer, StartError, Witness},
+    sequencer::{self, Bounds, Reading, Running, Sequencer, StartError, Witness},
     state::{Fold, Verdict},
 };
 
@@ -69,6 +69,18 @@ impl Relay {
     /// # Errors
     /// [`StartError`], with nothing written but the session's first record.
     pub async fn start(config: Config, log: Arc<dyn Log>) -> Result<Started, StartError> {
+        Self::start_telling(config, log, &mut |_| ()).await
+    }
+
+    /// As [`Self::start`]; `told` hears of how far it has read.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_telling(
+        config: Config,
+        log: Arc<dyn Log>,
+        told: &mut (dyn FnMut(Reading) + Send),
+    ) -> Result<Started, StartError> {
         let leases = config.lease_policy().map_err(StartError::Leases)?;
         let clock = Clock::starting(leases.longest_awake());
         let metrics = Arc::new(Metrics::default());
@@ -84,7 +96,7 @@ impl Relay {
             bytes: usize::try_from(config.queue_bytes_max).unwrap_or(usize::MAX),
             snapshot_every: config.snapshot_every_bytes,
         };
-        let running = sequencer::start(log, bounds, witnesses, Arc::clone(&metrics)).await?;
+        let running = sequencer::start(log, bounds, witnesses, Arc::clone(&metrics), told).await?;
         put_in_force(&running.sequencer, &config).await?;
         keeper.restore(&running.sequencer.read().fold, running.sequencer.session());
         let (stop, stopping) = watch::channel(false);

@@ -3,7 +3,9 @@
 use std::{fmt::Write as _, fs, path::PathBuf, sync::Arc};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use dormouse_proto::wire::v1::{mailbox_client::MailboxClient, membership_client::MembershipClient};
+use dormouse_proto::wire::v1::{
+    mailbox_client::MailboxClient, membership_client::MembershipClient, operations_client::OperationsClient,
+};
 use dormouse_relay::{
     access::Hash,
     config::Config,
@@ -111,6 +113,10 @@ impl Door {
 
     pub(crate) async fn mailbox(&self, token: &str) -> Outcome<MailboxClient<WithToken>> {
         Ok(MailboxClient::new(InterceptedService::new(self.channel().await?, Token(token.to_owned()))))
+    }
+
+    pub(crate) async fn operations(&self, token: &str) -> Outcome<OperationsClient<WithToken>> {
+        Ok(OperationsClient::new(InterceptedService::new(self.channel().await?, Token(token.to_owned()))))
     }
 
     pub(crate) async fn membership(&self, token: &str) -> Outcome<MembershipClient<WithToken>> {

@@ -1,6 +1,9 @@
 //! A token of one namespace sees nothing of another one, whatever it asks.
 
-use dormouse_proto::wire::v1::{self, sync_request::Next};
+use dormouse_proto::{
+    backup::Reader,
+    wire::v1::{self, sync_request::Next},
+};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
@@ -191,5 +194,32 @@ async fn the_admin_of_all_works_in_each_and_by_default_in_default() -> Outcome {
     let asleep =
         v1::SyncRequest { next: Some(Next::Asleep(v1::Asleep { expected_ms: 0 })), ..sync("shop", 9, b"") };
     assert!(mailbox.sync(asleep).await?.into_inner().lease.is_some());
+    Ok(())
+}
+
+/// It has what every namespace holds, so the role alone does not open it.
+#[tokio::test]
+async fn a_backup_is_for_an_admin_of_all_namespaces() -> Outcome {
+    let door = Door::with_tokens().await?;
+    ads(&door).await?;
+    let mut of_one = door.operations(SHOP_ADMIN).await?;
+    let refused = of_one.backup(v1::BackupRequest {}).await.expect_err("of one namespace");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "ROLE_DENIED"));
+    assert!(
+        refused.message().contains("shop") && !refused.message().contains("ads"),
+        "{}",
+        refused.message()
+    );
+
+    let mut of_all = door.operations(ALL_ADMIN).await?;
+    let mut messages = of_all.backup(v1::BackupRequest {}).await?.into_inner();
+    let first = messages.message().await?.ok_or("a first message")?;
+    let mut file = first.data.to_vec();
+    while let Some(more) = messages.message().await? {
+        file.extend(more.data);
+    }
+    let mut reader = Reader::default();
+    reader.take(&file, |_| ())?;
+    assert_eq!(reader.finish()?.namespaces, 1);
     Ok(())
 }

@@ -27,7 +27,7 @@ const READER: &[&str] = &[
     "Membership/GetRelay",
 ];
 const NODE: &[&str] = &["Mailbox/Sync", "Mailbox/Write", "Mailbox/Send"];
-const ADMIN: &[&str] = &["Membership/EvictMember"];
+const ADMIN: &[&str] = &["Membership/EvictMember", "Operations/Backup"];
 
 /// Every method of the contract, from its own description.
 fn methods() -> BTreeSet<String> {

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use dormouse_proto::wire::v1::relay_info::Condition;
+use dormouse_proto::{backup::BadBackup, wire::v1::relay_info::Condition};
 use dormouse_relay::{
     config::Config,
     log::{Position, embedded::OpenError},
-    sequencer::{StartError, Unwritten},
+    sequencer::{NotRestored, StartError, Unwritten},
     telemetry,
 };
 
@@ -80,6 +80,22 @@ fn the_manual_knows_why_a_log_is_refused() {
     let main = text("relay/src/main.rs");
     assert_told(&main, "DORMOUSE_DURABILITY asks for");
     assert_told(&main, "cannot listen on");
+}
+
+#[test]
+fn the_manual_knows_why_a_backup_is_refused() {
+    for (wrong, words) in [
+        (BadBackup::Foreign, "it is no backup of Dormouse"),
+        (BadBackup::Format(2), "it is a backup of format"),
+        (BadBackup::Short(1), "it is cut short"),
+        (BadBackup::Header, "its header is damaged"),
+        (BadBackup::Piece { piece: 1, at: 2 }, "it is damaged"),
+        (BadBackup::Count, "it is damaged"),
+    ] {
+        assert_told(&wrong.to_string(), words);
+    }
+    assert_told(&NotRestored::NotEmpty(Position(39)).to_string(), "this log is not empty");
+    assert_told(&NotRestored::Overtaken.to_string(), "another relay has written to this log meanwhile");
 }
 
 #[test]

@@ -98,11 +98,28 @@ impl RelayProcess {
     }
 
     /// SIGKILL: nothing is finished, nothing is said.
+    #[allow(dead_code, reason = "not every test kills it")]
     pub(crate) fn kill(&mut self) -> Outcome {
         let mut child = self.child.take().ok_or("not running")?;
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// SIGTERM: it finishes what is under way, and has to end well.
+    #[allow(dead_code, reason = "most tests kill it")]
+    pub(crate) fn stop(&mut self) -> Outcome {
+        let mut child = self.child.take().ok_or("not running")?;
+        let asked = Command::new("kill").arg(child.id().to_string()).status()?;
+        let ended = child.wait()?;
+        if asked.success() && ended.success() { Ok(()) } else { Err(format!("it ended with {ended}").into()) }
+    }
+
+    /// From the next start on it has an empty folder.
+    #[allow(dead_code, reason = "most tests keep the folder")]
+    pub(crate) fn move_to_an_empty_folder(&mut self) -> Outcome<&Path> {
+        self.dir = tempfile::tempdir()?;
+        Ok(self.dir.path())
     }
 
     pub(crate) fn get(&self, path: &str) -> Outcome<String> {

@@ -2,6 +2,7 @@
 
 mod consumer;
 mod membership;
+mod operations;
 mod watch;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub use membership::{
     Explanation, FloorEvent, GoneReason, Member, MemberCount, MemberEvent, MemberFilter, MemberState,
     RelayInfo,
 };
+pub use operations::Backup;
 pub use watch::{MemberChanges, MemberWatch, Watch};
 
 use crate::{

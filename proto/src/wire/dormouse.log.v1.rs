@@ -782,3 +782,37 @@ pub struct End {
     #[prost(bytes = "bytes", tag = "1")]
     pub hash: ::prost::bytes::Bytes,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupHeader {
+    /// 16 bytes: the incarnation of the log whose state it is
+    #[prost(bytes = "bytes", tag = "1")]
+    pub log_id: ::prost::bytes::Bytes,
+    /// the kind of that log, in one word
+    #[prost(string, tag = "2")]
+    pub broker: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub relay_version: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub revision: u64,
+    /// the last frame whose records are in it
+    #[prost(message, optional, tag = "5")]
+    pub last: ::core::option::Option<SnapshotName>,
+    /// since 1970, by the clock of the relay; for people
+    #[prost(uint64, tag = "6")]
+    pub taken_at_ms: u64,
+    #[prost(uint64, tag = "7")]
+    pub namespaces: u64,
+    #[prost(uint64, tag = "8")]
+    pub rows: u64,
+    #[prost(uint64, tag = "9")]
+    pub members: u64,
+    /// that follow
+    #[prost(uint64, tag = "10")]
+    pub pieces: u64,
+    /// in them
+    #[prost(uint64, tag = "11")]
+    pub bytes: u64,
+    /// 16 bytes: of the state
+    #[prost(bytes = "bytes", tag = "12")]
+    pub hash: ::prost::bytes::Bytes,
+}

@@ -103,6 +103,7 @@ mod tests {
     fn without_tokens_and_for_the_admin_of_all_every_namespace_is_open() {
         for caller in [Caller::Anybody, holder(Scope::All)] {
             assert_eq!((caller.admits("ads"), caller.own()), (Ok(()), Namespace::default()));
+            assert!(caller.admits_all());
         }
     }
 }

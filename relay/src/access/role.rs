@@ -9,7 +9,7 @@ pub enum Role {
     Reader,
     /// Also writes, and may be a member: functions, and back ends of the same application.
     Node,
-    /// Also ends the membership of others: operators.
+    /// Also ends the membership of others and, where it is good in all namespaces, takes backups: operators.
     Admin,
 }
 
@@ -72,6 +72,8 @@ pub enum Method {
     EvictMember,
     /// `Membership/GetRelay`.
     GetRelay,
+    /// `Operations/Backup`: everything in every namespace.
+    Backup,
     /// A path of no service that is known here. Nothing answers there, or something that forgot to join this table.
     Unknown,
 }
@@ -97,6 +99,7 @@ impl Method {
             ("dormouse.v1.Membership", "WatchMembers") => Self::WatchMembers,
             ("dormouse.v1.Membership", "EvictMember") => Self::EvictMember,
             ("dormouse.v1.Membership", "GetRelay") => Self::GetRelay,
+            ("dormouse.v1.Operations", "Backup") => Self::Backup,
             _ => Self::Unknown,
         }
     }
@@ -121,7 +124,7 @@ impl Method {
             | Self::WatchMembers => Role::Reader,
             // A node could say all of Write's deltas in a push, so nothing is gained by refusing it the other way.
             Self::Sync | Self::Write | Self::Send => Role::Node,
-            Self::EvictMember | Self::Unknown => Role::Admin,
+            Self::EvictMember | Self::Backup | Self::Unknown => Role::Admin,
         }
     }
 }
@@ -148,6 +151,7 @@ mod tests {
             ("/dormouse.v1.Mailbox/Write", [false, true, true]),
             ("/dormouse.v1.Mailbox/Send", [false, true, true]),
             ("/dormouse.v1.Membership/EvictMember", [false, false, true]),
+            ("/dormouse.v1.Operations/Backup", [false, false, true]),
         ] {
             assert_eq!(line(path), expected, "{path}");
         }

@@ -3,7 +3,9 @@
 mod about;
 mod arriving;
 mod authentication;
+mod backup;
 mod calls;
+mod closing;
 mod encode;
 mod explain;
 mod floors;
@@ -27,11 +29,18 @@ use dormouse_proto::{
     ids::Namespace,
     wire::{
         DESCRIPTORS,
-        services::{mailbox_server::MailboxServer, membership_server::MembershipServer},
+        services::{
+            mailbox_server::MailboxServer, membership_server::MembershipServer,
+            operations_server::OperationsServer,
+        },
     },
 };
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch::Receiver},
+};
 use tonic::{Extensions, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::ServiceBuilder;
 
 use crate::{
@@ -44,6 +53,7 @@ use crate::{
 
 use authentication::Authentication;
 use calls::Calls;
+use closing::Closing;
 use headers::Headers;
 
 /// The largest request: a push of 1 MiB with what is around it.
@@ -51,11 +61,16 @@ const REQUEST_BYTES: usize = 2 << 20;
 /// The largest answer: a chunk of 3 MiB, of which a single revision may exceed the bound.
 const ANSWER_BYTES: usize = 64 << 20;
 
+/// Backups at once.
+const BACKUPS: usize = 1;
+
 /// Implements the services on a relay.
 #[derive(Clone, Debug)]
 struct Service {
     relay: Relay,
     doors: Doors,
+    /// Backups that may be under way: each holds a copy of the state until its reader has it.
+    backups: Arc<Semaphore>,
 }
 
 /// Serves until `stop`, then finishes the calls that are under way. Certificate and tokens are those that the relay's
@@ -98,6 +113,7 @@ async fn serve_current(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<MailboxServer<Service>>().await;
     health.set_serving::<MembershipServer<Service>>().await;
+    health.set_serving::<OperationsServer<Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -105,23 +121,40 @@ async fn serve_current(
     let (metrics, settings) = (Arc::clone(&relay.metrics), relay.config.connections);
     let json = json::JsonLayer::new(Arc::clone(&metrics))?;
     let authentication = Authentication::new(doors.tokens.clone(), Arc::clone(&metrics));
+    let closing = Closing::new(relay.stopping.clone(), Arc::clone(&metrics));
+    tokio::spawn(tell_health(health, relay.stopping.clone()));
     let incoming = listener::connections(listener, settings, doors, Arc::clone(&metrics));
-    let service = Service { relay, doors: doors.clone() };
+    let service = Service { relay, doors: doors.clone(), backups: Arc::new(Semaphore::new(BACKUPS)) };
     let mailbox = MailboxServer::new(service.clone())
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
-    let membership = MembershipServer::new(service).max_decoding_message_size(REQUEST_BYTES);
-    let routes =
-        Routes::new(health_service).add_service(reflection).add_service(mailbox).add_service(membership);
+    let membership = MembershipServer::new(service.clone()).max_decoding_message_size(REQUEST_BYTES);
+    let operations = OperationsServer::new(service).max_decoding_message_size(REQUEST_BYTES);
+    let routes = Routes::new(health_service)
+        .add_service(reflection)
+        .add_service(mailbox)
+        .add_service(membership)
+        .add_service(operations);
     let service = ServiceBuilder::new()
         .layer(Calls::new())
         // In front of what follows, so that it translates the refusals of every other layer as well.
         .layer(json)
         .layer(Headers::new(settings.header_bytes_max, Arc::clone(&metrics)))
+        .layer(closing)
         .layer(authentication)
         .service(routes.prepare());
     server::serve(incoming, service, settings, metrics, stop).await;
     Ok(())
+}
+
+/// Whoever asks for health is told at once that this relay stops, so that others get what comes.
+async fn tell_health(health: HealthReporter, mut stopping: Receiver<bool>) {
+    if stopping.wait_for(|stop| *stop).await.is_ok() {
+        health.set_not_serving::<MailboxServer<Service>>().await;
+        health.set_not_serving::<MembershipServer<Service>>().await;
+        health.set_not_serving::<OperationsServer<Service>>().await;
+        health.set_service_status("", ServingStatus::NotServing).await;
+    }
 }
 
 impl Service {

@@ -17,6 +17,8 @@ use crate::{error::RelayError, state::Reason};
 const DOMAIN: &str = "dormouse";
 /// When to come back if nothing better is known.
 const RETRY: Duration = Duration::from_millis(200);
+/// When to come back to a relay that stops: in about the time that another one needs to start on its log.
+const RESTART: Duration = Duration::from_millis(300);
 /// A message longer than this may be lost on the way.
 const MESSAGE_BYTES: usize = 512;
 /// Likewise each description.
@@ -68,7 +70,9 @@ fn facts(error: &RelayError) -> Facts {
         RelayError::TokenMissing => Facts::new(Code::Unauthenticated, "TOKEN_MISSING"),
         RelayError::TokenUnknown => Facts::new(Code::Unauthenticated, "TOKEN_UNKNOWN"),
         RelayError::NamespaceDenied { .. } => Facts::new(Code::PermissionDenied, "NAMESPACE_DENIED"),
-        RelayError::RoleDenied(_) => Facts::new(Code::PermissionDenied, "ROLE_DENIED"),
+        RelayError::RoleDenied(_) | RelayError::NotOfAll { .. } => {
+            Facts::new(Code::PermissionDenied, "ROLE_DENIED")
+        }
         RelayError::PageTokenInvalid => Facts::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
         RelayError::Refused { refused, path } => {
             let code = match refused.reason {
@@ -89,6 +93,9 @@ fn facts(error: &RelayError) -> Facts {
         RelayError::SlowReader { .. } => Facts::new(Code::ResourceExhausted, "SLOW_READER"),
         RelayError::SlowSender { .. } => Facts::new(Code::DeadlineExceeded, "SLOW_SENDER"),
         RelayError::Starting => Facts::new(Code::Unavailable, "STARTING").retry(),
+        RelayError::Stopping => {
+            Facts { retry_after: Some(RESTART), ..Facts::new(Code::Unavailable, "STARTING") }
+        }
         RelayError::Behind { .. } => Facts::new(Code::Unavailable, "BEHIND").retry(),
         RelayError::LogUnreachable => Facts::new(Code::Unavailable, "LOG_UNREACHABLE").retry(),
         RelayError::StoreFull => Facts::new(Code::Unavailable, "STORE_FULL").retry(),
@@ -175,6 +182,7 @@ mod tests {
             RelayError::TokenUnknown,
             RelayError::NamespaceDenied { own: Namespace::default() },
             RelayError::RoleDenied(Role::Reader),
+            RelayError::NotOfAll { own: Namespace::default() },
             RelayError::PageTokenInvalid,
             refused(Reason::ContextInvalid),
             refused(Reason::Stale),
@@ -191,6 +199,7 @@ mod tests {
             RelayError::SlowReader { patience_ms: 30_000 },
             RelayError::SlowSender { patience_ms: 30_000 },
             RelayError::Starting,
+            RelayError::Stopping,
             RelayError::LogUnreachable,
             RelayError::StoreFull,
         ]

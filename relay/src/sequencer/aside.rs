@@ -7,7 +7,11 @@ use dormouse_proto::{
 };
 use tracing::{info, warn};
 
-use super::{Applied, StartError, trail::Trail};
+use super::{
+    Applied, StartError,
+    start::{Reading, Told},
+    trail::Trail,
+};
 use crate::{
     log::{Log, LogError, LogReader, Position, RecordId, SnapshotId, StoredFrame},
     state::{Fold, Restore, RestoreError},
@@ -21,8 +25,18 @@ pub(super) struct Aside {
 }
 
 impl Aside {
+    /// Nothing but what the log says from its beginning on.
+    pub(super) fn from_the_beginning(log: &dyn Log) -> Self {
+        Self { applied: Applied::default(), trail: Trail::default(), reader: log.read(Position::FIRST) }
+    }
+
     /// The newest snapshot that the log still holds the last frame of.
     pub(super) async fn load(log: &dyn Log) -> Result<Self, StartError> {
+        Self::load_telling(log, &mut |_| ()).await
+    }
+
+    /// As [`Self::load`]; `told` hears of how far it is.
+    pub(super) async fn load_telling(log: &dyn Log, told: Told<'_>) -> Result<Self, StartError> {
         for snapshot in log.newest_snapshots().await? {
             let id = snapshot.id;
             if !log.holds(id).await? {
@@ -32,7 +46,8 @@ impl Aside {
                 );
                 continue;
             }
-            match restore(log, id).await {
+            let mut told = |bytes| told(Reading::Snapshot { bytes, of: snapshot.stored_bytes });
+            match restore(log, id, &mut told).await {
                 Ok(fold) => {
                     info!(position = id.position.0, revision = fold.revision().0, "snapshot loaded");
                     let mut trail = Trail::default();
@@ -47,11 +62,7 @@ impl Aside {
         }
         match log.info().await?.first {
             Some(first) if first > Position::FIRST => Err(StartError::NoSnapshot { first }),
-            _ => Ok(Self {
-                applied: Applied::default(),
-                trail: Trail::default(),
-                reader: log.read(Position::FIRST),
-            }),
+            _ => Ok(Self::from_the_beginning(log)),
         }
     }
 
@@ -108,11 +119,17 @@ pub(super) enum Unusable {
     Another,
 }
 
-async fn restore(log: &dyn Log, id: SnapshotId) -> Result<Fold, Unusable> {
+async fn restore(
+    log: &dyn Log,
+    id: SnapshotId,
+    told: &mut (dyn FnMut(u64) + Send),
+) -> Result<Fold, Unusable> {
     let mut chunks = log.load_snapshot(id).await?;
-    let mut restore = Restore::new();
+    let (mut restore, mut bytes) = (Restore::new(), 0);
     while let Some(chunk) = chunks.next_chunk().await? {
         restore.take(&chunk)?;
+        bytes += chunk.len() as u64;
+        told(bytes);
     }
     Ok(restore.finish()?)
 }
@@ -121,6 +138,7 @@ async fn restore(log: &dyn Log, id: SnapshotId) -> Result<Fold, Unusable> {
 pub(super) async fn fetch(log: &dyn Log, reseed: &Reseed) -> Result<Fold, Unusable> {
     let SnapshotName { position, session, counter, crc } = reseed.snapshot;
     let record_id = RecordId { session, counter };
-    let fold = restore(log, SnapshotId { position: Position(position), record_id, crc }).await?;
+    let id = SnapshotId { position: Position(position), record_id, crc };
+    let fold = restore(log, id, &mut |_| ()).await?;
     if fold.hash().0 == reseed.hash { Ok(fold) } else { Err(Unusable::Another) }
 }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::{
     Gate, LogFacts, Shared, StartError, Trouble, Unwritten,
     aside::Aside,
+    copy::telling,
     reader::pieces,
     regression::{Behind, Cut, Decision, Waited},
     start,
@@ -221,7 +222,7 @@ impl Attempt<'_> {
         let (id, hash, holds, body) = self.copy().await?;
         let bytes: usize = body.iter().map(Bytes::len).sum();
         info!(cut = self.cut.position.0, safe = %self.cut.safe, bytes, "giving the log back what it has lost");
-        self.log.put_snapshot(id, Box::new(body.into_iter().map(Ok))).await?;
+        self.log.put_snapshot(id, telling(body)).await?;
         let Cut { position, record_id, safe } = self.cut;
         let RecordId { session, counter } = id.record_id;
         let reseed = Reseed {
@@ -246,7 +247,10 @@ impl Attempt<'_> {
         let copied = tokio::task::spawn_blocking(move || {
             let applied = shared.applied.read();
             let fold = &applied.fold;
-            applied.last.map(|last| (last, fold.hash().0, fold.revision(), pieces(fold)))
+            applied.last.map(|last| {
+                let (hash, pieces) = pieces(fold);
+                (last, hash.0, fold.revision(), pieces)
+            })
         });
         let copied = copied.await.map_err(|error| Failure::Passing(error.to_string()))?;
         copied.ok_or_else(|| Failure::Final("this relay has applied nothing".to_owned()))

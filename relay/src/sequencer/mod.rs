@@ -5,9 +5,11 @@
 //! log has it *and* that this relay shows it. All queues are bounded; what finds no room is told so at once.
 
 mod aside;
+mod copy;
 mod healing;
 mod reader;
 mod regression;
+mod restore;
 mod start;
 mod survey;
 mod trail;
@@ -23,7 +25,9 @@ use tokio::{
 };
 use tracing::{Instrument as _, Span, debug_span};
 
-pub use start::{Running, StartError, start};
+pub use copy::{Copied, Counts};
+pub use restore::{NotRestored, Restored, check_empty, restore};
+pub use start::{Reading, Running, StartError, start};
 
 use trail::Trail;
 

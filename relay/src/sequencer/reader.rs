@@ -15,7 +15,7 @@ use super::{Applied, Gate, Outcome, Shared, Trouble, aside, healing, survey, wri
 use crate::{
     log::{LogReader, Position, ReadError, SnapshotId, StoredFrame},
     metrics::Reseeding,
-    state::{Fold, PushVerdict, Seeded, Touched, Verdict},
+    state::{Fold, PushVerdict, Seeded, StateHash, Touched, Verdict},
 };
 
 /// Wait before a log that does not deliver is read anew.
@@ -256,7 +256,7 @@ impl Shared {
         let shared = Arc::clone(&self);
         let copied = tokio::task::spawn_blocking(move || {
             let applied = shared.applied.read();
-            applied.last.map(|last| (last, pieces(&applied.fold)))
+            applied.last.map(|last| (last, pieces(&applied.fold).1))
         });
         let Ok(Some((id, pieces))) = copied.await else { return };
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
@@ -276,16 +276,16 @@ impl Shared {
 }
 
 /// The rows are copied under the lock and stored after it, so that a slow disk does not hold up the log.
-pub(super) fn pieces(fold: &Fold) -> Vec<Bytes> {
+pub(super) fn pieces(fold: &Fold) -> (StateHash, Vec<Bytes>) {
     let (mut pieces, mut piece) = (Vec::new(), Vec::with_capacity(PIECE));
-    fold.write_snapshot(|bytes| {
+    let hash = fold.write_snapshot(|bytes| {
         if piece.len() + bytes.len() > PIECE && !piece.is_empty() {
             pieces.push(Bytes::from(std::mem::replace(&mut piece, Vec::with_capacity(PIECE))));
         }
         piece.extend_from_slice(bytes);
     });
     pieces.push(piece.into());
-    pieces
+    (hash, pieces)
 }
 
 fn outcome(fold: &Fold, record: &Record, verdict: Verdict, touched: Option<u32>) -> Outcome {

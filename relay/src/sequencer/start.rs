@@ -60,6 +60,30 @@ pub enum StartError {
     Random(#[from] getrandom::Error),
 }
 
+/// How far a start is in reading what it starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// In the newest snapshot.
+    Snapshot {
+        /// Bytes of it.
+        bytes: u64,
+        /// As many are stored.
+        of: u64,
+    },
+    /// In the frames behind it.
+    Log {
+        /// Frames that were applied.
+        frames: u64,
+        /// The last one.
+        at: Position,
+        /// The newest one, as far as the log has said.
+        tail: Option<Position>,
+    },
+}
+
+/// Hears of how far a start is.
+pub(super) type Told<'a> = &'a mut (dyn FnMut(Reading) + Send);
+
 /// A started sequencer and how to stop it.
 pub struct Running {
     /// The handle.
@@ -69,7 +93,8 @@ pub struct Running {
     stop_reader: watch::Sender<bool>,
 }
 
-/// Replays the log into a state, opens a session on it, and starts the tasks that write and apply.
+/// Replays the log into a state, opens a session on it, and starts the tasks that write and apply. `told` hears of how far
+/// that is.
 ///
 /// # Errors
 /// [`StartError`]; nothing was written then, but for the session's Open.
@@ -78,11 +103,18 @@ pub async fn start(
     bounds: Bounds,
     witness: Arc<dyn Witness>,
     metrics: Arc<Metrics>,
+    told: Told<'_>,
 ) -> Result<Running, StartError> {
     let info = log.info().await?;
     let session = getrandom::u64()?;
-    let mut aside = Aside::load(&*log).await?;
-    aside.replay(&*log, |_, _| ()).await?;
+    let mut aside = Aside::load_telling(&*log, told).await?;
+    let (mut frames, tail) = (0, info.tail);
+    aside
+        .replay(&*log, |stored, _| {
+            frames += 1;
+            told(Reading::Log { frames, at: stored.position, tail });
+        })
+        .await?;
     let Aside { applied, trail, reader } = aside;
     let revision = applied.fold.revision();
     let outgoing = writer::Outgoing::new(log.connection());

@@ -2,7 +2,7 @@
 
 mod change;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as Options, Parser, Subcommand};
 use dormouse::{MemberState, Path, Relay, RelayBuilder};
@@ -218,6 +218,21 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: TokenVerb,
     },
+    /// Takes a backup while the relay serves: everything in every namespace, as of one revision
+    Backup {
+        /// Where it goes, where nothing is yet; `-`: standard output
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Begins an empty log with a backup: hands it to `dormouse-relay restore`, whose settings say which log
+    Restore {
+        /// As `dormouse backup` wrote it
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Only reads it, and says whether it is whole and what is in it
+        #[arg(long)]
+        check: bool,
+    },
     /// Examines the relay, and says what to do about what it finds
     Doctor,
 }
@@ -337,6 +352,8 @@ mod tests {
             &["send", "0000000000001", "1", "--ttl", "1"],
             &["consume", "ads/log"],
             &["explain"],
+            &["backup"],
+            &["restore", "--check"],
             &["explain", "me"],
             &["top", "ads"],
             &["top", "--every", "2"],

@@ -4,12 +4,14 @@
 //! code says who has to act: 0 nobody, 1 the relay refused, 2 the command was wrong, 3 no relay was reached.
 
 mod args;
+mod backup;
 mod doctor;
 mod failure;
 mod follow;
 mod keys;
 mod mail;
 mod members;
+mod progress;
 mod screen;
 mod show;
 mod terminal;
@@ -49,9 +51,14 @@ async fn run(args: Args) -> Result<(), Failure> {
     if let Verb::Token { verb: TokenVerb::New { scope, role } } = &verb {
         return token::new(screen, scope, *role);
     }
+    // A file is looked at, or handed to the program that keeps the log.
+    if let Verb::Restore { file, check } = &verb {
+        return if *check { backup::check(screen, file) } else { backup::restore(file) };
+    }
     let relay = target.relay()?;
     match verb {
-        Verb::Doctor | Verb::Token { .. } => Ok(()),
+        Verb::Doctor | Verb::Token { .. } | Verb::Restore { .. } => Ok(()),
+        Verb::Backup { file } => backup::take(screen, &relay, &file).await,
         Verb::Members { filter, state, full } => members::list(screen, &relay, filter, state, full).await,
         Verb::Top { filter, every, once } => {
             // It waits for three answers at once, which takes more room than the stack is meant for.

@@ -172,6 +172,7 @@ mod tests {
             [
                 "/dormouse.v1.Mailbox/Watch",
                 "/dormouse.v1.Membership/WatchMembers",
+                "/dormouse.v1.Operations/Backup",
                 "/grpc.health.v1.Health/Watch"
             ]
         );

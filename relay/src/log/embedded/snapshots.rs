@@ -18,6 +18,8 @@ use super::store::is_full;
 use crate::log::{LogError, LogId, Position, ReadError, RecordId, SnapshotBody, SnapshotId, SnapshotInfo};
 
 const MAGIC: &[u8; 16] = b"dormouse-snap-01";
+/// What every format of it begins with; the format follows.
+const NAME: &[u8] = b"dormouse-snap-";
 const HEADER_BYTES: usize = 16 + 16 + 8 + 8 + 8 + 8 + 8;
 /// Larger chunks are split, so that a reader needs no more memory than this.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -146,10 +148,16 @@ impl Snapshots {
         let (expected, seed) = header(self.log_id, id);
         let file = BufReader::with_capacity(BUFFER_BYTES, file);
         let mut opened = SnapshotFile { file, id, seed, chunks: 0, bytes: 0, complete: false };
-        if opened.read::<HEADER_BYTES>()? == expected {
+        let header = opened.read::<HEADER_BYTES>()?;
+        if header == expected {
             Ok(opened)
+        } else if header.starts_with(NAME) && !header.starts_with(MAGIC) {
+            let format = String::from_utf8_lossy(&header[NAME.len()..MAGIC.len()]);
+            Err(opened.damaged(&format!(
+                "it has format {format}, and this release reads format 01: a newer relay wrote it"
+            )))
         } else {
-            Err(opened.damaged("its header is that of another snapshot, log or format"))
+            Err(opened.damaged("its header is that of another snapshot or log"))
         }
     }
 }

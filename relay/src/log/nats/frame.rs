@@ -12,6 +12,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::log::{LogId, Position, ReadError, RecordId, StoredFrame};
 
 const MAGIC: &[u8; 4] = b"DML1";
+/// What every format of it begins with; the format follows.
+const NAME: &[u8] = b"DML";
 const CHECKED_FROM: usize = 4 + 8;
 /// Bytes before the frame.
 pub(super) const HEADER_BYTES: usize = CHECKED_FROM + 16 + 8 + 8;
@@ -31,6 +33,12 @@ pub(super) fn encode(log_id: LogId, record_id: RecordId, frame: &[u8]) -> Bytes 
 
 pub(super) fn decode(log_id: LogId, position: Position, message: &Bytes) -> Result<StoredFrame, ReadError> {
     let damaged = |detail: &str| ReadError::Damaged { position, detail: detail.to_owned() };
+    if message.starts_with(NAME) && !message.starts_with(MAGIC) {
+        let format = char::from(message.get(NAME.len()).copied().unwrap_or(b'?'));
+        return Err(damaged(&format!(
+            "it has format {format}, and this release reads format 1: a newer relay wrote it"
+        )));
+    }
     if message.len() < HEADER_BYTES || !message.starts_with(MAGIC) {
         return Err(damaged("it is no frame of a Dormouse log"));
     }
@@ -70,6 +78,14 @@ mod tests {
             assert!(matches!(read, Err(ReadError::Damaged { position: Position(3), .. })), "byte {at}");
         }
         assert!(decode(LOG, Position(3), &message.slice(..HEADER_BYTES - 1)).is_err());
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_its_name() {
+        let mut message = encode(LOG, RECORD, b"").to_vec();
+        message[3] = b'2';
+        let read = decode(LOG, Position(1), &message.into()).expect_err("it is newer");
+        assert!(read.to_string().contains("it has format 2"), "{read}");
     }
 
     #[test]

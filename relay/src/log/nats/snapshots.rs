@@ -26,6 +26,11 @@ const PIECES_WAITING: usize = 2;
 /// Chunks without an object are of a put that is under way, until they are this old.
 const ORPHAN_AGE: Duration = Duration::from_secs(3_600);
 
+/// What the metadata of an object says of how its body is laid out.
+const FORMAT_KEY: &str = "dormouse-format";
+/// The format that this build writes and reads.
+const FORMAT: &str = "1";
+
 /// An object of the bucket and the subject of the message that describes it.
 struct Stored {
     subject: String,
@@ -54,7 +59,11 @@ impl Snapshots {
         let store = self.store(&context).await?;
         let log_id = self.shared.log_id;
         let mut produced = produce(Sealed::new(body, body::seed(log_id, id)));
-        let meta = ObjectMetadata { name: object_name(log_id, id), ..ObjectMetadata::default() };
+        let meta = ObjectMetadata {
+            name: object_name(log_id, id),
+            metadata: [(FORMAT_KEY.to_owned(), FORMAT.to_owned())].into(),
+            ..ObjectMetadata::default()
+        };
         let put = store.put(meta, &mut produced).await;
         match (put, produced.abandoned.take()) {
             (Ok(_), _) => {}
@@ -80,6 +89,13 @@ impl Snapshots {
         }
         let store = self.store(&self.shared.link.context()).await?;
         let object = store.get(object_name(self.shared.log_id, id)).await.map_err(failed)?;
+        // The first releases did not say it.
+        if let Some(format) = object.info.metadata.get(FORMAT_KEY).filter(|it| *it != FORMAT) {
+            let detail = format!(
+                "it has format {format}, and this release reads format {FORMAT}: a newer relay wrote it"
+            );
+            return Err(LogError::SnapshotDamaged { id, detail });
+        }
         let seed = body::seed(self.shared.log_id, id);
         Ok(StoredSnapshot::new(object, id, seed))
     }

@@ -14,6 +14,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::log::{LogId, RecordId};
 
 const MAGIC: &[u8; 4] = b"DMR1";
+/// What every format of it begins with; the format follows.
+const NAME: &[u8] = b"DMR";
 const CHECKED_FROM: usize = 4 + 8;
 const KIND_FROM: usize = CHECKED_FROM + 16;
 const ORIGIN_BYTES: usize = KIND_FROM + 1;
@@ -82,6 +84,9 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
 
 /// The message, or what is wrong with it.
 pub(super) fn decode(mut bytes: Bytes) -> Result<Message, &'static str> {
+    if bytes.starts_with(NAME) && !bytes.starts_with(MAGIC) {
+        return Err("it has another format than 1, which this release reads: a newer relay wrote it");
+    }
     if bytes.len() < ORIGIN_BYTES || !bytes.starts_with(MAGIC) {
         return Err("it is no record of a Dormouse log");
     }
@@ -131,6 +136,14 @@ mod tests {
             }
             assert!(decode(bytes[..bytes.len() - 1].to_vec().into()).is_err());
         }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_its_name() {
+        let mut bytes = encode(&Message { log_id: LOG, content: Content::Origin });
+        bytes[3] = b'2';
+        let wrong = decode(bytes.into()).expect_err("it is newer");
+        assert!(wrong.contains("another format than 1"), "{wrong}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::log::{LogId, Position, RecordId, SnapshotId, SnapshotInfo};
 
 const MAGIC: &[u8; 4] = b"DMI1";
+/// What every format of it begins with; the format follows.
+const NAME: &[u8] = b"DMI";
 const CHECKED_FROM: usize = 4 + 8;
 const ENTRY_BYTES: usize = 8 * 8;
 
@@ -53,6 +55,11 @@ pub(super) fn encode(log_id: LogId, entries: &[Entry]) -> Vec<u8> {
 
 /// The snapshots of this log that a record of the index names; none if it is of another incarnation.
 pub(super) fn decode(log_id: LogId, mut bytes: Bytes) -> Result<Vec<Entry>, &'static str> {
+    if bytes.starts_with(NAME) && !bytes.starts_with(MAGIC) {
+        return Err(
+            "the index of the snapshots has another format than 1, which this release reads: a newer relay wrote it",
+        );
+    }
     if bytes.len() < CHECKED_FROM + 16 || !bytes.starts_with(MAGIC) {
         return Err("the index of the snapshots holds something else");
     }
@@ -93,6 +100,14 @@ mod tests {
             crc: 4,
         };
         Entry { id, put: 5, offset: 6, pieces: 7, bytes: 8 }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_its_name() {
+        let mut bytes = encode(LogId(1), &[entry(9)]);
+        bytes[3] = b'2';
+        let wrong = decode(LogId(1), bytes.into()).expect_err("it is newer");
+        assert!(wrong.contains("another format than 1"), "{wrong}");
     }
 
     #[test]

@@ -28,15 +28,16 @@ const BATCH: usize = 512;
 const PART_BYTES: usize = 1 << 20;
 
 impl Fold {
-    /// Writes the state piece by piece; `piece` gets a few MiB at once at the most.
-    pub fn write_snapshot(&self, mut piece: impl FnMut(&[u8])) {
+    /// Writes the state piece by piece; `piece` gets a few MiB at once at the most. Answers with the state's hash.
+    pub fn write_snapshot(&self, mut piece: impl FnMut(&[u8])) -> StateHash {
         let mut hasher = Xxh3::new();
         self.write_parts(&mut |bytes| {
             hasher.update(bytes);
             piece(bytes);
         });
-        let hash = hasher.digest128().to_le_bytes().to_vec().into();
-        emit(Kind::End(stored::End { hash }), &mut piece);
+        let hash = hasher.digest128();
+        emit(Kind::End(stored::End { hash: hash.to_le_bytes().to_vec().into() }), &mut piece);
+        StateHash(hash)
     }
 
     /// The hash of the whole state.
