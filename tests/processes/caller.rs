@@ -72,6 +72,8 @@ fn key(counter: usize) -> String {
 /// A node, and what it keeps between its calls.
 struct Caller {
     relays: Arc<[String]>,
+    /// The relay that was called last.
+    at: usize,
     mailbox: Option<Mailbox>,
     identity: v1::NodeIdentity,
     beat: u64,
@@ -99,6 +101,7 @@ impl Caller {
         let identity = v1::NodeIdentity { boot_id, group: "once".into(), ..Default::default() };
         Self {
             relays: Arc::clone(relays),
+            at: 0,
             mailbox: None,
             identity,
             beat: 0,
@@ -110,13 +113,18 @@ impl Caller {
         }
     }
 
-    /// The kept channel; a fresh one, to any of the relays, after an error and now and then.
+    /// The kept channel; a fresh one, to another of the relays, after an error and now and then. Whoever asked the same one
+    /// again might be heard for ten seconds by nobody but a relay that is cut off, and would rightly be taken for gone.
     async fn mailbox(&mut self) -> Result<Mailbox, Status> {
-        if self.relays.len() > 1 && self.rng.u32(..100) < 30 {
+        let others = self.relays.len() - 1;
+        if others > 0 && self.rng.u32(..100) < 30 {
             self.mailbox = None;
         }
         if self.mailbox.is_none() {
-            let url = self.relays[self.rng.usize(..self.relays.len())].clone();
+            if others > 0 {
+                self.at = (self.at + 1 + self.rng.usize(..others)) % self.relays.len();
+            }
+            let url = self.relays[self.at].clone();
             let endpoint = Endpoint::from_shared(url).expect("a URL").tcp_nodelay(true);
             let channel = endpoint.connect_timeout(ANSWER).connect().await;
             self.mailbox =

@@ -3,7 +3,7 @@
 //! twice, no node is taken for dead, and all relays show the same. And relays that come and go while others write, whose
 //! whole states are compared.
 //!
-//! `DORMOUSE_LONG=1` kills each broker a hundred times, and compares over ten million deltas (in a release build).
+//! `DORMOUSE_LONG=1` kills each broker a hundred times (`DORMOUSE_SOAK_KILLS` as often as it says), and compares over ten million deltas (in a release build).
 
 mod agreement;
 #[path = "../processes/caller.rs"]
