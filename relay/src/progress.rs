@@ -43,7 +43,8 @@ impl Progress {
     /// Begins. `what`: what is being done; `total`: how much of it there is, if that is known.
     pub fn new(what: &'static str, unit: Unit, total: Option<u64>) -> Self {
         let now = Instant::now();
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        // What is not said to be one that can be drawn upon gets lines.
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let is_terminal = io::stderr().is_terminal() && !is_dumb;
         Self { what, unit, total, began: now, told: now, bar: None, is_terminal }
     }
