@@ -6,6 +6,7 @@
 //! Invariants: the environment wins over the file; a name that is not known is refused and never ignored, because a
 //! slip of the pen would otherwise run with a default; each bound is inside its limits.
 
+mod connections;
 mod floors;
 mod keys;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use dormouse_proto::{
 };
 use thiserror::Error;
 
+pub use connections::ConnectionSettings;
 pub use floors::FloorSettings;
 
 use crate::{
@@ -66,6 +68,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// A collector of spans: the URL of its OTLP port for gRPC, such as `http://127.0.0.1:4317`. `None`: they go nowhere.
     pub otlp_endpoint: Option<String>,
+    /// What callers may take before the relay knows them.
+    pub connections: ConnectionSettings,
     /// The leases of every group that has none of its own.
     pub leases: LeaseSettings,
     /// The groups that differ. What a group does not say is as in `leases`.
@@ -113,6 +117,7 @@ impl Default for Config {
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             otlp_endpoint: None,
+            connections: ConnectionSettings::default(),
             leases: LeaseSettings::default(),
             groups: BTreeMap::new(),
             queue_max: 8_192,
@@ -301,6 +306,7 @@ impl Config {
             ("suspect_grace_ms", self.leases.suspect_grace.0),
         ]
         .into_iter()
+        .chain(self.connections.limits())
         .map(|(name, limit)| (name.to_owned(), limit))
         .collect()
     }
@@ -343,6 +349,11 @@ impl Config {
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             let message = format!("listen and admin_listen are both {}, but must differ", self.listen);
             return Err(ConfigError::Refused(message));
+        }
+        if self.connections.answer_ms < self.connections.request_ms {
+            return refused(
+                "answer_ms must not be below request_ms: a call ends after its request has arrived",
+            );
         }
         self.lease_policy()?;
         Ok(())

@@ -93,6 +93,14 @@ pub enum RelayError {
         /// How long was waited.
         patience_ms: u64,
     },
+    /// A request did not arrive in the time that this relay gives it. Nothing happened.
+    #[error(
+        "the request did not arrive within {patience_ms} ms, the longest that this relay waits (request_ms)"
+    )]
+    SlowSender {
+        /// How long was waited.
+        patience_ms: u64,
+    },
     /// The relay has not read its log yet. Nothing happened.
     #[error("this relay is starting, come back later")]
     Starting,

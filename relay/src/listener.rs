@@ -1,123 +1,260 @@
 //! The port: accepts connections and, with TLS, shakes hands, before any of their bytes means anything.
 //!
-//! Handshakes run beside each other and beside the accepting, because a caller may take as long as it likes for its part.
-//! So each has a time, and there are so many places for them; who finds none waits in the kernel's queue.
+//! Whoever can reach the port can hold a connection, so every one has a place in the [`crowd`], a time in which it has to
+//! say what it wants, and a [`conduct`] that is watched while it stays. Handshakes run beside each other and beside the
+//! accepting, because a caller may take as long as it likes for its part; they begin at a [`pace`], because one costs as
+//! much processor time as fifty calls. Accepting never waits: what cannot be kept is closed, the oldest first.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+mod conduct;
+mod connection;
+mod crowd;
+mod farewell;
+mod member;
+mod open_files;
+mod pace;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, rustls, server::TlsStream};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
+use tokio_rustls::{TlsAcceptor, rustls};
 use tracing::{debug, warn};
 
 use crate::{
+    config::ConnectionSettings,
     doors::{Doors, Tls},
-    metrics::{Handshake, Metrics},
+    metrics::{Handshake, Metrics, Visit},
 };
 
-/// What a caller has for its handshake. A cold function over a bad line needs one second.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Handshakes under way at once.
-const HANDSHAKES: usize = 1_024;
+pub(crate) use conduct::{Ended, Millis, Patience, Verdict, Why};
+pub(crate) use connection::Connection;
+use connection::Stream;
+use crowd::{Crowd, Room, TurnedAway};
+pub(crate) use member::Member;
+use pace::Pace;
+
 /// After a failure to accept, most often for want of file descriptors, which somebody has to give back first.
 const BREATH: Duration = Duration::from_millis(50);
 /// Connections that are ready and not yet taken.
 const READY: usize = 64;
+/// Who is told at once why he is turned away; the next ones are just closed.
+const FAREWELLS: usize = 64;
+/// Between two lines in the log about connections that were turned away.
+const LINES: Duration = Duration::from_secs(10);
 
-/// An accepted connection, plain or with its handshake behind it.
+/// What all connections have in common.
 #[derive(Debug)]
-pub struct Connection(Kind);
-
-#[derive(Debug)]
-enum Kind {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+pub(crate) struct Host {
+    settings: ConnectionSettings,
+    patience: Patience,
+    crowd: Crowd,
+    opened: Instant,
+    metrics: Arc<Metrics>,
 }
 
-/// Accepts until the stream is dropped; handshakes that are under way then are given up.
-pub fn connections(
+impl Host {
+    fn new(settings: ConnectionSettings, metrics: Arc<Metrics>) -> Self {
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let room = Room {
+            all: open_files::connections(settings.connections_max),
+            per_address: count(settings.connections_per_address_max),
+            newcomers: count(settings.handshakes_max),
+        };
+        let patience = Patience {
+            greeting: Duration::from_millis(settings.handshake_ms),
+            idle: Duration::from_millis(settings.idle_ms),
+            answer: Duration::from_millis(settings.answer_ms),
+        };
+        Self { settings, patience, crowd: Crowd::new(room), opened: Instant::now(), metrics }
+    }
+
+    /// Since the port was opened.
+    pub(crate) fn now(&self) -> Millis {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// When that is.
+    pub(crate) fn instant(&self, at: Millis) -> Option<Instant> {
+        self.opened.checked_add(Duration::from_millis(at))
+    }
+
+    pub(crate) fn verdict(&self, member: &Member) -> Verdict {
+        member.verdict(&self.patience, self.now())
+    }
+
+    fn left(&self, member: &Member) {
+        self.crowd.leave(member);
+        self.metrics.visitor_left();
+    }
+
+    /// What somebody hears who finds no room.
+    fn refusal(&self, why: TurnedAway) -> String {
+        let ConnectionSettings { connections_max, connections_per_address_max, .. } = self.settings;
+        match why {
+            TurnedAway::Full => {
+                format!(
+                    "all connections of this relay are busy (connections_max = {connections_max}), come back later"
+                )
+            }
+            TurnedAway::AddressFull => format!(
+                "all connections of your address are busy (connections_per_address_max = \
+                 {connections_per_address_max}), come back later"
+            ),
+        }
+    }
+}
+
+/// Accepts until the receiver is dropped; handshakes that are under way then are given up.
+pub(crate) fn connections(
     listener: TcpListener,
+    settings: ConnectionSettings,
     doors: &Doors,
     metrics: Arc<Metrics>,
-) -> ReceiverStream<io::Result<Connection>> {
+) -> (Arc<Host>, mpsc::Receiver<Connection>) {
     let (ready, incoming) = mpsc::channel(READY);
-    let tls = doors.tls.clone();
+    let host = Arc::new(Host::new(settings, metrics));
+    let port = Port {
+        host: Arc::clone(&host),
+        tls: doors.tls.clone(),
+        pace: Pace::per_second(settings.handshakes_per_second_max),
+        farewells: Arc::new(Semaphore::new(FAREWELLS)),
+        quiet_until: None,
+        under_way: JoinSet::new(),
+        ready: ready.clone(),
+    };
     tokio::spawn(async move {
         tokio::select! {
             () = ready.closed() => {}
-            () = accept(&listener, tls.as_ref(), &metrics, &ready) => {}
+            () = port.accept(&listener) => {}
         }
     });
-    ReceiverStream::new(incoming)
+    (host, incoming)
 }
 
-type Ready = mpsc::Sender<io::Result<Connection>>;
+/// The accepting side.
+struct Port {
+    host: Arc<Host>,
+    tls: Option<Arc<Tls>>,
+    pace: Pace,
+    farewells: Arc<Semaphore>,
+    quiet_until: Option<Instant>,
+    under_way: JoinSet<()>,
+    ready: mpsc::Sender<Connection>,
+}
 
-async fn accept(listener: &TcpListener, tls: Option<&Arc<Tls>>, metrics: &Arc<Metrics>, ready: &Ready) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
-    let mut under_way = JoinSet::new();
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        while under_way.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(BREATH).await;
-                continue;
+impl Port {
+    async fn accept(mut self, listener: &TcpListener) {
+        loop {
+            while self.under_way.try_join_next().is_some() {}
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "a connection was not accepted");
+                    sleep(BREATH).await;
+                    continue;
+                }
+            };
+            // Without TCP_NODELAY every cold connection waits 40 ms for a delayed acknowledgement.
+            if let Err(error) = stream.set_nodelay(true) {
+                debug!(%error, "TCP_NODELAY is not set");
             }
-        };
-        // Without TCP_NODELAY every cold connection waits 40 ms for a delayed acknowledgement.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "TCP_NODELAY is not set");
+            match self.host.crowd.admit(address.ip(), self.host.now()) {
+                Ok(member) => {
+                    self.host.metrics.visitor_came();
+                    if !self.take_in(stream, member).await {
+                        return;
+                    }
+                }
+                Err(why) => self.turn_away(stream, address, why),
+            }
         }
-        let Some(tls) = tls else {
-            if ready.send(Ok(Connection(Kind::Plain(stream)))).await.is_err() {
-                return;
-            }
-            continue;
+    }
+
+    /// Answers whether anybody still takes connections.
+    async fn take_in(&mut self, stream: TcpStream, member: Arc<Member>) -> bool {
+        let host = Arc::clone(&self.host);
+        let Some(tls) = &self.tls else {
+            let connection = Connection::new(Stream::Plain(stream), member, host);
+            return self.ready.send(connection).await.is_ok();
+        };
+        let Some(turn) = self.pace.turn(host.now(), host.settings.handshake_ms) else {
+            host.metrics.visited(Visit::Hurried);
+            host.left(&member);
+            return true;
         };
         let acceptor = TlsAcceptor::from(tls.current());
-        under_way.spawn(shake_hands(acceptor, stream, place, Arc::clone(metrics), ready.clone()));
+        let ready = self.ready.clone();
+        self.under_way.spawn(async move {
+            if turn > 0 {
+                sleep(Duration::from_millis(turn)).await;
+            }
+            shake_hands(acceptor, stream, member, host, ready).await;
+        });
+        true
+    }
+
+    fn turn_away(&mut self, stream: TcpStream, address: SocketAddr, why: TurnedAway) {
+        self.host.metrics.visited(match why {
+            TurnedAway::Full => Visit::Full,
+            TurnedAway::AddressFull => Visit::AddressFull,
+        });
+        let now = Instant::now();
+        if self.quiet_until.is_none_or(|until| now >= until) {
+            self.quiet_until = Some(now + LINES);
+            warn!(%address, "a connection was turned away, and maybe others since: {}", self.host.refusal(why));
+        }
+        // Under TLS words take a handshake, which costs more than they are worth.
+        let Ok(place) = Arc::clone(&self.farewells).try_acquire_owned() else { return };
+        if self.tls.is_none() {
+            let words = self.host.refusal(why);
+            tokio::spawn(async move {
+                farewell::say(stream, &words).await;
+                drop(place);
+            });
+        }
     }
 }
 
 async fn shake_hands(
     acceptor: TlsAcceptor,
     stream: TcpStream,
-    place: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
-    ready: Ready,
+    member: Arc<Member>,
+    host: Arc<Host>,
+    ready: mpsc::Sender<Connection>,
 ) {
-    match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let time = host.patience.greeting;
+    let shaken = tokio::select! {
+        shaken = timeout(time, acceptor.accept(stream)) => shaken,
+        // Somebody newer has its place.
+        () = member.changed() => {
+            host.metrics.visited(Visit::MadeRoom);
+            host.left(&member);
+            return;
+        }
+    };
+    let outcome = match shaken {
         Ok(Ok(stream)) => {
-            metrics.shook_hands(Handshake::Done);
-            drop(place);
+            host.metrics.shook_hands(Handshake::Done);
+            member.shook_hands(host.now());
             // Nobody takes it any more when the relay stops.
-            let _ = ready.send(Ok(Connection(Kind::Tls(Box::new(stream))))).await;
+            let _ = ready.send(Connection::new(Stream::Tls(Box::new(stream)), member, host)).await;
+            return;
         }
         Ok(Err(error)) => {
-            metrics.shook_hands(outcome(&error));
             debug!(%error, "a handshake failed");
+            outcome(&error)
         }
         Err(_) => {
-            metrics.shook_hands(Handshake::TimedOut);
             debug!("a handshake took too long");
+            Handshake::TimedOut
         }
-    }
+    };
+    host.metrics.shook_hands(outcome);
+    host.left(&member);
 }
 
 /// That somebody speaks plaintext is a configuration to be mended, and not the noise of the internet.
@@ -128,69 +265,5 @@ fn outcome(error: &io::Error) -> Handshake {
             Handshake::Plaintext
         }
         _ => Handshake::Failed,
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Kind::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Kind::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            Kind::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Kind::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            Kind::Plain(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
-            Kind::Tls(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.0 {
-            Kind::Plain(stream) => stream.is_write_vectored(),
-            Kind::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Kind::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Kind::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Kind::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Kind::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
     }
 }

@@ -19,7 +19,7 @@ pub use figures::FIGURES;
 pub use floors::FloorGauge;
 pub use gauges::Gauges;
 pub use groups::{GroupGauge, NamespaceGauge};
-pub use labels::{Admission, Condition, FileRead, Handshake, PushResult, Reseeding, WebhookOutcome};
+pub use labels::{Admission, Condition, FileRead, Handshake, PushResult, Reseeding, Visit, WebhookOutcome};
 pub use plain::{CONTENT_TYPE as PLAIN_CONTENT_TYPE, plain};
 pub use syncs::Syncs;
 
@@ -31,6 +31,7 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Metric, Registry},
@@ -74,6 +75,9 @@ pub struct Metrics {
     relay_pause: Counter<f64, AtomicU64>,
     mass_losses: Counter,
     floors: FloorCounters,
+    connections: Counter,
+    connections_open: Gauge,
+    connections_closed: CounterPer<Visit>,
     handshakes: CounterPer<Handshake>,
     tls_reads: CounterPer<FileRead>,
     tokens_reads: CounterPer<FileRead>,
@@ -152,6 +156,18 @@ impl Default for Metrics {
                 "Times that so many members fell silent at once that they were kept",
             ),
             floors: FloorCounters::registered(it),
+            connections: counter(it, "connections", "Connections that were taken in"),
+            connections_open: registered(
+                it,
+                Gauge::default(),
+                "connections_open",
+                "Connections at this moment, those under a handshake included",
+            ),
+            connections_closed: CounterPer::registered(
+                it,
+                "connections_closed",
+                "Connections that were turned away, or closed by this side, by why",
+            ),
             handshakes: CounterPer::registered(
                 it,
                 "tls_handshakes",
@@ -301,6 +317,22 @@ impl Metrics {
     /// The count of a value crossed that floor.
     pub fn floor_crossed(&self, floor: &str, below: bool) {
         self.floors.crossed(floor, below);
+    }
+
+    /// A connection was taken in.
+    pub fn visitor_came(&self) {
+        self.connections.inc();
+        self.connections_open.inc();
+    }
+
+    /// A connection that was taken in has ended.
+    pub fn visitor_left(&self) {
+        self.connections_open.dec();
+    }
+
+    /// A connection was turned away, or closed by this side.
+    pub fn visited(&self, how: Visit) {
+        self.connections_closed.of(how).inc();
     }
 
     /// A handshake has come to its end.

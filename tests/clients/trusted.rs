@@ -15,14 +15,14 @@ node = dormouse.Node()
 with node.wake(5) as awake:
     assert awake.freshness().state == 'current', awake.freshness()
     awake.counter('ads/shown').add(2)
-    print(awake.sleep())
+    print(awake.sleep().state)
 ";
 const NODE: &str = "
 import { Node } from './dormouse.mjs';
 const awake = await new Node().wake(5000);
 if (awake.freshness().state !== 'current') throw new Error(JSON.stringify(awake.freshness()));
 awake.counter('ads/shown').add(3);
-console.log(JSON.stringify(await awake.sleep()));
+console.log((await awake.sleep()).state);
 ";
 
 /// What a program says beside a client's files; the second one is whether it went well.

@@ -85,7 +85,7 @@ fn every_metric_in_the_alerts_is_on_the_page() {
 fn every_metric_in_the_manual_is_on_the_page() {
     let page = page("/metrics");
     let manual = text("deploy/README.md");
-    // The name of the program's own words in a filter of the log is none.
+    // The target of its log lines is called like one.
     for metric in words_with(&manual, "dormouse_").into_iter().filter(|it| it != "dormouse_relay") {
         // A histogram is named without what its series end with.
         let sum = format!("{metric}_sum");

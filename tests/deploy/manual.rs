@@ -40,6 +40,7 @@ fn the_manual_knows_why_settings_are_refused() {
         (&[("DORMOUSE_TLS_CERT", "cert.pem")][..], "", "tls_cert and tls_key belong together"),
         (&[("DORMOUSE_TLS_CLIENT_CA", "ca.pem")][..], "", "tls_client_ca asks callers for certificates"),
         (&[("DORMOUSE_LISTEN", "127.0.0.1:7401")][..], "", "listen and admin_listen are both "),
+        (&[("DORMOUSE_ANSWER_MS", "1000")][..], "", "answer_ms must not be below request_ms"),
         (&[("DORMOUSE_ASLEEP_LEASE_MS", "10")][..], "", "awake_lease_ms, asleep_lease_ms, "),
         (&[][..], "[group.\"a b\"]", "a group must be "),
         (&[][..], "[floor.\"a b\"]\nminimum = 1", "the name of a floor must be "),

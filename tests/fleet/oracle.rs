@@ -25,6 +25,8 @@ struct Living {
     promised: Millis,
     suspected: bool,
     proposed_ms: Option<u64>,
+    /// What the newest proposal named.
+    proposed_beat: u64,
 }
 
 impl Living {
@@ -38,6 +40,7 @@ impl Living {
             promised: evidence.ttl,
             suspected: false,
             proposed_ms: None,
+            proposed_beat: 0,
         }
     }
 
@@ -169,7 +172,9 @@ impl Oracle {
             let waits = living.proposed_ms.is_some_and(|proposed| now_ms < proposed + VERDICT_MS);
             ensure(!(gone && waits), || wrong("proposed again before its verdict"))?;
             living.suspected = true;
-            living.proposed_ms = if gone { Some(now_ms) } else { living.proposed_ms };
+            if gone {
+                (living.proposed_ms, living.proposed_beat) = (Some(now_ms), beat.0);
+            }
         }
         Ok(())
     }
@@ -183,9 +188,10 @@ impl Oracle {
         ensure(expected == known, || format!("node {node}: the end of incarnation {incarnation}: {known}"))
     }
 
-    /// A proposed end was void.
-    pub fn rejected(&mut self, node: usize, incarnation: u64) {
-        if let Some(living) = self.nodes[node].as_mut().filter(|living| living.incarnation == incarnation) {
+    /// A proposed end was void. One that names a newer beat is under way nevertheless.
+    pub fn rejected(&mut self, node: usize, incarnation: u64, beat: u64) {
+        let meant = |living: &&mut Living| living.incarnation == incarnation && living.proposed_beat == beat;
+        if let Some(living) = self.nodes[node].as_mut().filter(meant) {
             living.proposed_ms = None;
         }
     }

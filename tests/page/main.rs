@@ -46,6 +46,17 @@ fn keep(seen: &Seen, name: &str) -> Outcome {
 /// Long enough for members to stay as they are while the browser looks.
 const STEADY: [(&str, &str); 1] = [("DORMOUSE_AWAKE_LEASE_MS", "60000")];
 
+/// Waits until the relay has that many samples: of fewer no curve can be drawn.
+async fn remembers(relay: &RelayProcess, samples: usize) -> Outcome {
+    for _ in 0..600 {
+        if relay.get("/state.json")?.matches("\"at\":").count() >= samples {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    Err("the relay takes no samples".into())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_the_members_that_the_relay_counts() -> Outcome {
     let Some(browser) = Browser::find() else { return Ok(()) };
@@ -54,6 +65,7 @@ async fn the_page_shows_the_members_that_the_relay_counts() -> Outcome {
     fleet.add("checkout", 2, 5).await?;
     fleet.add("thumbnails", 1, 9).await?;
     fleet.invoke(3).await?;
+    remembers(&relay, 3).await?;
     let url = relay.admin_url();
     let seen = tokio::task::block_in_place(|| browser.look(&url, DESK, false))?;
     let counted = fleet.counted().await?;

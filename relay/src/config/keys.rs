@@ -14,7 +14,9 @@ use dormouse_proto::{
 };
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, Durability, LogFormat, floors::FLOORS};
+use super::{
+    Config, ConfigError, ConnectionSettings, Durability, LogFormat, connections::CONNECTIONS, floors::FLOORS,
+};
 use crate::liveness::{LeaseSettings, Millis, UndeclaredFreeze};
 
 /// What the names of the environment begin with.
@@ -189,6 +191,7 @@ pub(super) fn find<T>(settings: &[(&str, Setter<T>)], key: &str) -> Option<Sette
 /// A setting that may stand outside of a group.
 enum Setting {
     Relay(Setter<Config>),
+    Connections(Setter<ConnectionSettings>),
     Leases(Setter<LeaseSettings>),
     Limits(Setter<Policy>),
 }
@@ -196,12 +199,16 @@ enum Setting {
 impl Setting {
     fn named(key: &str) -> Option<Self> {
         let relay = find(RELAY, key).map(Self::Relay);
-        relay.or_else(|| find(LEASES, key).map(Self::Leases)).or_else(|| find(LIMITS, key).map(Self::Limits))
+        relay
+            .or_else(|| find(CONNECTIONS, key).map(Self::Connections))
+            .or_else(|| find(LEASES, key).map(Self::Leases))
+            .or_else(|| find(LIMITS, key).map(Self::Limits))
     }
 
     fn set(self, config: &mut Config, text: &str) -> Result<(), Rule> {
         match self {
             Self::Relay(set) => set(config, text),
+            Self::Connections(set) => set(&mut config.connections, text),
             Self::Leases(set) => set(&mut config.leases, text),
             Self::Limits(set) => set(&mut config.limits, text),
         }
@@ -265,7 +272,8 @@ pub(super) fn shown(text: &str) -> String {
 
 /// The names that may stand outside of a group.
 fn everywhere() -> impl Iterator<Item = &'static str> {
-    RELAY.iter().map(|it| it.0).chain(in_group()).chain(in_namespace())
+    let connections = CONNECTIONS.iter().map(|it| it.0);
+    RELAY.iter().map(|it| it.0).chain(connections).chain(in_group()).chain(in_namespace())
 }
 
 /// The names that may stand in a group.

@@ -27,7 +27,9 @@ fn with_nothing_set_the_relay_starts() -> Outcome {
 fn the_example_file_holds_every_setting_with_its_default() -> Outcome {
     assert_eq!(from(&[], EXAMPLE)?, Config::default());
     let table: toml::Table = EXAMPLE.parse()?;
-    let names = keys::RELAY.iter().map(|it| it.0).chain(keys::LEASES.iter().map(|it| it.0));
+    let connections = connections::CONNECTIONS.iter().map(|it| it.0);
+    let names =
+        keys::RELAY.iter().map(|it| it.0).chain(keys::LEASES.iter().map(|it| it.0)).chain(connections);
     for name in names {
         assert!(table.contains_key(name), "{name} is missing");
     }

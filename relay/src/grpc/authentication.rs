@@ -19,7 +19,7 @@ use serde_json::json;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
-use super::status;
+use super::{headers::is_grpc, status};
 use crate::{
     access::{Caller, Method, may},
     doors::Tokens,
@@ -112,15 +112,15 @@ where
 }
 
 /// The answer to somebody who is not let in, in the language of the request. Its body stays unread.
-fn refusal(error: RelayError, headers: &HeaderMap) -> Response<Body> {
-    let speaks_grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+pub(super) fn refusal(error: RelayError, headers: &HeaderMap) -> Response<Body> {
     let word = status::word(&error);
     let status = Status::from(error);
-    if headers.get(CONTENT_TYPE).is_some_and(speaks_grpc) {
+    if is_grpc(headers) {
         return status.into_http();
     }
     let (code, name) = match status.code() {
         Code::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+        Code::InvalidArgument => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_argument"),
         _ => (StatusCode::FORBIDDEN, "permission_denied"),
     };
     let text = json!({ "code": name, "message": format!("{word}: {}", status.message()) }).to_string();

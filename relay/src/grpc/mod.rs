@@ -1,6 +1,7 @@
 //! The services: decode, ask, encode.
 
 mod about;
+mod arriving;
 mod authentication;
 mod backup;
 mod calls;
@@ -8,11 +9,14 @@ mod closing;
 mod encode;
 mod explain;
 mod floors;
+mod guarded;
+mod headers;
 mod json;
 mod mailbox;
 mod membership;
 mod patience;
 mod selector;
+mod server;
 mod status;
 mod stream;
 mod sync;
@@ -35,8 +39,9 @@ use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch::Receiver},
 };
-use tonic::{Extensions, transport::Server};
+use tonic::{Extensions, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::ServiceBuilder;
 
 use crate::{
     access::{Caller, Denied},
@@ -49,6 +54,7 @@ use crate::{
 use authentication::Authentication;
 use calls::Calls;
 use closing::Closing;
+use headers::Headers;
 
 /// The largest request: a push of 1 MiB with what is around it.
 const REQUEST_BYTES: usize = 2 << 20;
@@ -71,7 +77,7 @@ struct Service {
 /// settings name.
 ///
 /// # Errors
-/// When these cannot be used, or the transport fails.
+/// When these cannot be used.
 pub async fn serve(
     relay: Relay,
     listener: TcpListener,
@@ -84,7 +90,7 @@ pub async fn serve(
 /// As [`serve`], with certificate and tokens that were read already. They are read again when they change.
 ///
 /// # Errors
-/// When the transport fails.
+/// When the descriptors of what is served do not fit together.
 pub async fn serve_behind(
     doors: Doors,
     relay: Relay,
@@ -112,32 +118,32 @@ async fn serve_current(
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let json = json::JsonLayer::new(Arc::clone(&relay.metrics))?;
-    let authentication = Authentication::new(doors.tokens.clone(), Arc::clone(&relay.metrics));
-    let closing = Closing::new(relay.stopping.clone(), Arc::clone(&relay.metrics));
+    let (metrics, settings) = (Arc::clone(&relay.metrics), relay.config.connections);
+    let json = json::JsonLayer::new(Arc::clone(&metrics))?;
+    let authentication = Authentication::new(doors.tokens.clone(), Arc::clone(&metrics));
+    let closing = Closing::new(relay.stopping.clone(), Arc::clone(&metrics));
     tokio::spawn(tell_health(health, relay.stopping.clone()));
-    let incoming = listener::connections(listener, doors, Arc::clone(&relay.metrics));
+    let incoming = listener::connections(listener, settings, doors, Arc::clone(&metrics));
     let service = Service { relay, doors: doors.clone(), backups: Arc::new(Semaphore::new(BACKUPS)) };
     let mailbox = MailboxServer::new(service.clone())
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
     let membership = MembershipServer::new(service.clone()).max_decoding_message_size(REQUEST_BYTES);
     let operations = OperationsServer::new(service).max_decoding_message_size(REQUEST_BYTES);
-    Server::builder()
-        .accept_http1(true)
-        .max_concurrent_streams(1_024)
-        .layer(Calls::new())
-        // In front of what follows, so that it translates the refusals of every other layer as well.
-        .layer(json)
-        .layer(closing)
-        .layer(authentication)
-        .add_service(health_service)
+    let routes = Routes::new(health_service)
         .add_service(reflection)
         .add_service(mailbox)
         .add_service(membership)
-        .add_service(operations)
-        .serve_with_incoming_shutdown(incoming, stop)
-        .await?;
+        .add_service(operations);
+    let service = ServiceBuilder::new()
+        .layer(Calls::new())
+        // In front of what follows, so that it translates the refusals of every other layer as well.
+        .layer(json)
+        .layer(Headers::new(settings.header_bytes_max, Arc::clone(&metrics)))
+        .layer(closing)
+        .layer(authentication)
+        .service(routes.prepare());
+    server::serve(incoming, service, settings, metrics, stop).await;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ pub(super) fn of(metadata: &MetadataMap) -> Duration {
 }
 
 /// A number of at most eight digits and a unit, as the gRPC protocol has it.
-fn parse(text: &str) -> Option<Duration> {
+pub(super) fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;

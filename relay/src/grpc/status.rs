@@ -91,6 +91,7 @@ fn facts(error: &RelayError) -> Facts {
         RelayError::OutcomeUnknown => Facts::new(Code::Aborted, "OUTCOME_UNKNOWN"),
         RelayError::Busy(_) => Facts::new(Code::ResourceExhausted, "BUSY").retry(),
         RelayError::SlowReader { .. } => Facts::new(Code::ResourceExhausted, "SLOW_READER"),
+        RelayError::SlowSender { .. } => Facts::new(Code::DeadlineExceeded, "SLOW_SENDER"),
         RelayError::Starting => Facts::new(Code::Unavailable, "STARTING").retry(),
         RelayError::Stopping => {
             Facts { retry_after: Some(RESTART), ..Facts::new(Code::Unavailable, "STARTING") }
@@ -196,6 +197,7 @@ mod tests {
             RelayError::OutcomeUnknown,
             RelayError::Busy("writes"),
             RelayError::SlowReader { patience_ms: 30_000 },
+            RelayError::SlowSender { patience_ms: 30_000 },
             RelayError::Starting,
             RelayError::Stopping,
             RelayError::LogUnreachable,

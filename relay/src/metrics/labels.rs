@@ -25,6 +25,7 @@ pub(super) const REASONS: &[&str] = &[
     "QUOTA",
     "BUSY",
     "SLOW_READER",
+    "SLOW_SENDER",
     "STARTING",
     "BEHIND",
     "LOG_UNREACHABLE",
@@ -127,6 +128,33 @@ impl Condition {
     }
 }
 
+/// Why a connection was turned away, or closed by this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// All places were taken, and nobody was idle.
+    Full,
+    /// Likewise all places of its address.
+    AddressFull,
+    /// More handshakes waited for their turn than could have it in time.
+    Hurried,
+    /// A newer one has its place.
+    MadeRoom,
+    /// It never said what it wants.
+    Silent,
+    /// Nobody called for long.
+    Idle,
+    /// A header or an answer took too long.
+    Slow,
+    /// What it said is no HTTP, or breaks its rules.
+    Malformed,
+    /// A header was larger than what is read at all.
+    HeaderTooLarge,
+    /// Bytes or calls without sense, and too many of them.
+    Flood,
+    /// Its calls were sent away again and again for their tokens.
+    SentAway,
+}
+
 /// A label with known values.
 pub(super) trait Label: Copy + Send + Sync + fmt::Debug + 'static {
     const NAME: &'static str;
@@ -161,6 +189,9 @@ label!(Reseeding, "outcome": Healed => "healed", HealedByAnother => "healed_by_a
 label!(FileRead, "outcome": Taken => "taken", Refused => "refused");
 label!(Handshake, "outcome": Done => "done", Failed => "failed", Plaintext => "plaintext", TimedOut => "timed_out");
 label!(Condition, "condition": StoreFull => "STORE_FULL", LogUnreachable => "LOG_UNREACHABLE", ExpiryHeld => "EXPIRY_HELD", MassLoss => "MASS_LOSS", LeasesStretched => "LEASES_STRETCHED");
+
+label!(Visit, "reason": Full => "full", AddressFull => "address_full", Hurried => "hurried", MadeRoom => "made_room", Silent => "silent",
+    Idle => "idle", Slow => "slow", Malformed => "malformed", HeaderTooLarge => "header_too_large", Flood => "flood", SentAway => "sent_away");
 
 pub(super) type Labels = [(&'static str, &'static str); 1];
 
@@ -219,5 +250,6 @@ mod tests {
         counts_where_it_is_named::<FileRead>();
         counts_where_it_is_named::<Handshake>();
         counts_where_it_is_named::<Condition>();
+        counts_where_it_is_named::<Visit>();
     }
 }

@@ -294,7 +294,7 @@ impl Adversity {
         }
         self.stats.rejected += 1;
         self.table.gone_rejected(self.now(), key(number), incarnation, beat);
-        self.oracle.rejected(number, incarnation.0);
+        self.oracle.rejected(number, incarnation.0, beat.0);
         Ok(())
     }
 

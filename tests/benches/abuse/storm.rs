@@ -1,0 +1,120 @@
+//! A thousand functions start within a second, beside ten thousand that are inside their invocations.
+
+use std::time::Duration;
+
+use dormouse_proto::wire::v1::{self, mailbox_client::MailboxClient, sync_request::Next};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    guarded::Target,
+    percentile,
+    regular::{Beating, connect},
+    report,
+};
+
+const RENEWING: usize = 10_000;
+/// Connections that these share: a process each would be more than this machine has.
+const CONNECTIONS: usize = 100;
+/// The client's beat.
+const BEAT: Duration = Duration::from_secs(1);
+const STARTING: u32 = 1_000;
+const WITHIN: Duration = Duration::from_secs(1);
+
+pub(crate) async fn storms() {
+    storm(&Target::plain(), "").await;
+    storm(&Target::under_tls(), "_tls").await;
+}
+
+async fn storm(target: &Target, suffix: &str) {
+    let stop = watch::Sender::new(false);
+    let mut renewing = renew(target, &stop).await;
+    tokio::time::sleep(3 * BEAT).await;
+    let began = Instant::now();
+    let mut starting = JoinSet::new();
+    for nth in 0..STARTING {
+        let (url, ca) = (target.url.clone(), target.ca.clone());
+        starting.spawn(async move {
+            tokio::time::sleep_until(began + WITHIN * nth / STARTING).await;
+            cold_start(&url, ca.as_deref()).await
+        });
+    }
+    let told: u32 = starting.join_all().await.into_iter().sum();
+    let ended = Instant::now();
+    report(&format!("storm{suffix}_1000_served_s"), (ended - began).as_secs_f64(), "s");
+    report(&format!("storm{suffix}_told_to_come_back"), f64::from(told), "calls");
+    stop.send_replace(true);
+    let mut took = Vec::new();
+    while let Some(calls) = renewing.join_next().await {
+        let meanwhile = calls.expect("it renews").into_iter().filter(|(at, _)| (began..ended).contains(at));
+        took.extend(meanwhile.map(|(_, took)| took));
+    }
+    report(&format!("storm{suffix}_renewals"), took.len() as f64, "calls");
+    report(&format!("storm{suffix}_renew_p99_ms"), percentile(took, 99), "ms");
+}
+
+/// Members that beat once a second, each at its own moment.
+async fn renew(target: &Target, stop: &watch::Sender<bool>) -> JoinSet<Vec<(Instant, Duration)>> {
+    let (mut tasks, mut joining) = (JoinSet::new(), JoinSet::new());
+    for _ in 0..CONNECTIONS {
+        let channel = connect(&target.url, target.ca.as_deref()).await.expect("a connection");
+        joining.spawn(async move {
+            let mut nodes = Vec::new();
+            for _ in 0..RENEWING / CONNECTIONS {
+                let mut node = Beating::new(channel.clone(), None);
+                node.beat().await.expect("it joins");
+                nodes.push(node);
+            }
+            nodes
+        });
+    }
+    for mut node in joining.join_all().await.into_iter().flatten() {
+        let stopped = stop.subscribe();
+        tasks.spawn(async move {
+            let mut calls = Vec::new();
+            tokio::time::sleep(BEAT.mul_f64(fastrand::f64())).await;
+            let mut beats = tokio::time::interval(BEAT);
+            while !*stopped.borrow() {
+                beats.tick().await;
+                let called = Instant::now();
+                node.beat().await.expect("a renewal is never refused");
+                calls.push((called, called.elapsed()));
+            }
+            calls
+        });
+    }
+    tasks
+}
+
+/// A new process: its connection, its join with an empty pull. Answers how often it was told to come back.
+async fn cold_start(url: &str, ca: Option<&str>) -> u32 {
+    let boot_id = fastrand::u128(..).to_be_bytes().to_vec();
+    let call_id = boot_id[..8].to_vec().into();
+    let identity = v1::NodeIdentity { boot_id: boot_id.into(), group: "storm".into(), ..Default::default() };
+    let mut request = v1::SyncRequest {
+        node: Some(identity),
+        call_id,
+        pull: Some(v1::Pull { collections: vec!["nothing".into()], ..Default::default() }),
+        next: Some(Next::Awake(v1::Awake { remaining_ms: 10_000, then_asleep: false })),
+        ..Default::default()
+    };
+    let mut told = 0;
+    let channel = connect(url, ca).await.expect("a connection");
+    loop {
+        request.beat += 1;
+        match MailboxClient::new(channel.clone()).sync(request.clone()).await {
+            Ok(_) => return told,
+            Err(status) => tokio::time::sleep(when(&status)).await,
+        }
+        told += 1;
+    }
+}
+
+/// What a refusal says of coming back, with jitter; a refusal that does not say it is none of a storm.
+fn when(status: &Status) -> Duration {
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    let details = status.get_error_details();
+    let delay = details.retry_info().and_then(|it| it.retry_delay).expect("it says when");
+    delay.mul_f64(0.5 + fastrand::f64())
+}
