@@ -101,7 +101,7 @@ const ROOMS: &[Room] = &[
     room("relay/src/relay.rs",         &["std", "dormouse_proto", "tokio", "tracing", "crate::admin", "crate::chronicle", "crate::clock", "crate::config", "crate::floors", "crate::history", "crate::keeper", "crate::liveness", "crate::log",
                                          "crate::metrics", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq"]),
-    room("relay/src/progress.rs",      &["std", "indicatif", "tokio", "tracing", "crate::sequencer"], &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net"]),
+    room("relay/src/progress.rs",      &["std", "indicatif", "tokio", "tracing", "crate::log", "crate::sequencer"], &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net"]),
     room("relay/src/restore.rs",       &["std", "dormouse_proto", "bytes", "thiserror", "tokio", "crate::log", "crate::progress", "crate::sequencer", "crate::state"],
                                        &["std::time::Instant", "std::time::SystemTime", "std::net", "tokio::net", "crate::log::embedded", "crate::log::nats", "crate::log::rabbitmq"]),
     room("relay/src/relay",            &["std", "dormouse_proto", "tokio", "crate::admin", "crate::history", "crate::log", "crate::metrics", "crate::relay", "crate::sequencer", "crate::state"],

@@ -43,7 +43,8 @@ impl Progress {
     /// Begins. `what`: what is being done; `total`: how much of it there is, if that is known.
     pub fn new(what: &'static str, unit: Unit, total: Option<u64>) -> Self {
         let now = Instant::now();
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        // What is not said to be one that can be drawn upon gets lines.
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let is_terminal = io::stderr().is_terminal() && !is_dumb;
         Self { what, unit, total, began: now, told: now, bar: None, is_terminal }
     }
@@ -144,6 +145,7 @@ fn line(what: &str, unit: Unit, done: u64, total: Option<u64>, since: Duration) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Position;
 
     #[test]
     fn a_line_says_how_much_is_done_and_how_long_it_will_take() {
@@ -154,6 +156,19 @@ mod tests {
         );
         assert_eq!(line("checking", Unit::Bytes, 2 << 20, None, since), "checking: 2.00 MiB");
         assert_eq!(line("checking", Unit::Bytes, 0, Some(0), since), "checking: 0 B");
+    }
+
+    #[test]
+    fn a_start_reads_the_snapshot_and_then_the_frames_that_are_left() {
+        let mut starting = Starting::default();
+        let total = |starting: &Starting| starting.0.as_ref().map(|it| (it.0, it.1.total));
+        starting.reach(Reading::Snapshot { bytes: 5, of: 10 });
+        assert_eq!(total(&starting), Some((Phase::Snapshot, Some(10))));
+        let (at, tail) = (Position(41), Some(Position(50)));
+        starting.reach(Reading::Log { frames: 1, at, tail });
+        assert_eq!(total(&starting), Some((Phase::Log, Some(10))));
+        starting.reach(Reading::Log { frames: 2, at: Position(42), tail });
+        assert_eq!(total(&starting), Some((Phase::Log, Some(10))));
     }
 
     #[test]

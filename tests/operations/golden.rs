@@ -26,7 +26,9 @@ use dormouse_relay::{
         Log, Position, SnapshotId,
         embedded::{Embedded, Options},
     },
+    relay::Relay,
     restore,
+    sequencer::Reading,
     state::{Fold, Restore},
 };
 use prost::Message as _;
@@ -325,6 +327,32 @@ fn backup_is_written_alike(release: &Path) -> Outcome<bool> {
     let same_format = again.get(16..20) == file.get(16..20);
     assert!(!same_format || again == file, "{}: a backup changed, and its format did not", release.display());
     Ok(same_format)
+}
+
+/// What a bar or a line is drawn of: the snapshot to its end, then each frame behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_tells_how_far_it_has_read() -> Outcome {
+    let dir = unpacked(&place().join(THIS))?;
+    let newest = open(dir.path())?.newest_snapshots().await?[0].id.position;
+    let is_newest = |name: &str| name.starts_with(&format!("snapshot-{:020}-", newest.0));
+    for entry in fs::read_dir(dir.path())? {
+        let entry = entry?;
+        if is_newest(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    let (log, mut told) = (open(dir.path())?, Vec::new());
+    let older = log.newest_snapshots().await?[0];
+    let started = Relay::start_telling(Config::default(), log, &mut |it| told.push(it)).await?;
+    started.stop().await;
+    let Some(Reading::Snapshot { bytes, of }) = told.first() else { return Err("no snapshot".into()) };
+    assert!(*bytes > 0 && bytes <= of && *of == older.stored_bytes, "{bytes} of {of}");
+    let frames: Vec<Reading> = (older.id.position.0 + 1..=newest.0)
+        .map(|at| Reading::Log { frames: at - older.id.position.0, at: Position(at), tail: Some(newest) })
+        .collect();
+    assert!(frames.len() > 5);
+    assert_eq!(told[1..], frames, "each frame is told of");
+    Ok(())
 }
 
 #[test]

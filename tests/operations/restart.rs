@@ -33,6 +33,8 @@ struct Lived {
     wakes: u64,
     /// Wakes that ended with an older view.
     old_views: u64,
+    /// Times in which every wake ended with an older view.
+    outages: u64,
     /// Wakes that ended with none, after there had been one.
     no_views: u64,
     writes: i64,
@@ -48,6 +50,7 @@ struct Lived {
 async fn live(url: String, number: usize, stop: Arc<AtomicBool>) -> Outcome<Lived> {
     let node = Node::builder().url(url).group("load").follow("load").build()?;
     let (mut lived, mut last, mut left) = (Lived::default(), Instant::now(), LAST_TRIES);
+    let mut is_out = false;
     loop {
         let stops = stop.load(Relaxed);
         let began = Instant::now();
@@ -58,9 +61,14 @@ async fn live(url: String, number: usize, stop: Arc<AtomicBool>) -> Outcome<Live
             Freshness::Current => {
                 lived.longest_gap = lived.longest_gap.max(last.elapsed());
                 last = Instant::now();
+                is_out = false;
             }
             Freshness::Never { .. } if lived.wakes > 1 => lived.no_views += 1,
-            _ => lived.old_views += 1,
+            _ => {
+                lived.old_views += 1;
+                lived.outages += u64::from(!is_out);
+                is_out = true;
+            }
         }
         if !stops {
             let id = format!("{number}-{}", lived.writes);
@@ -122,6 +130,7 @@ fn a_relay_that_is_restarted_under_load_loses_nothing_and_no_wake_fails() -> Out
         let one = runtime.block_on(node)??;
         all.wakes += one.wakes;
         all.old_views += one.old_views;
+        all.outages += one.outages;
         all.no_views += one.no_views;
         all.writes += one.writes;
         all.saved += one.saved;
@@ -131,6 +140,7 @@ fn a_relay_that_is_restarted_under_load_loses_nothing_and_no_wake_fails() -> Out
     println!("restart_restarts {RESTARTS} count");
     println!("restart_wakes {} count", all.wakes);
     println!("restart_wakes_with_an_old_view {} count", all.old_views);
+    println!("restart_outages_seen_by_nodes {} count", all.outages);
     println!("restart_longest_away {} ms", away.as_millis());
     println!("restart_longest_gap_of_a_node {} ms", all.longest_gap.as_millis());
     println!("restart_longest_wake {} ms", all.longest_wake.as_millis());
@@ -139,8 +149,9 @@ fn a_relay_that_is_restarted_under_load_loses_nothing_and_no_wake_fails() -> Out
     let (total, ids) = runtime.block_on(read(process.url()))?;
     assert_eq!((total, i64::try_from(ids)?), (all.writes, all.writes), "everything, and once");
     assert_eq!(all.no_views, 0, "a view that was had is kept");
-    let wakes = all.wakes;
-    assert!(all.old_views * 4 < wakes, "{} of {wakes} wakes had an old view", all.old_views);
+    // One for each restart; a machine that is busy otherwise may keep an answer for longer than a wake waits.
+    let most = 2 * u64::from(RESTARTS) * NODES as u64;
+    assert!(all.outages <= most, "{} outages, at most {most}", all.outages);
     assert_eq!(process.metric("dormouse_false_deaths_total")?, 0);
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! `backup` and `restore --check`.
 
-use std::fs;
+use std::{cell::RefCell, fs, io::Write as _, process::Stdio};
 
-use super::{command, run, stderr, world::World};
+use super::{PATIENCE, command, run, stderr, top::terminal::Terminal, world::World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_a_file_that_says_what_is_in_it() {
@@ -64,6 +64,37 @@ async fn without_a_relay_there_is_no_file() {
     let output = run(command("http://127.0.0.1:1", &["backup", file.to_str().expect("text")])).await;
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+}
+
+/// The file is a pipe that is filled slowly, so that there is something to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_has_a_bar_and_the_result_has_none() {
+    let world = World::start().await;
+    let whole = run(world.command(&["backup", "-"])).await.stdout;
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("backup");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    let (mut terminal, program) = Terminal::open(80, 24);
+    let mut checking = world.command(&["restore", "--check", pipe.to_str().expect("text")]);
+    let checking =
+        checking.env("TERM", "xterm").stdout(Stdio::piped()).stderr(program).spawn().expect("it runs");
+    let file = tokio::task::spawn_blocking(move || fs::OpenOptions::new().write(true).open(pipe));
+    let file = RefCell::new(file.await.expect("no panic").expect("its reader is there"));
+    let left = RefCell::new(whole.as_slice());
+    let write_one = || {
+        let (one, rest) = left.borrow().split_at(1);
+        file.borrow_mut().write_all(one).expect("somebody reads");
+        *left.borrow_mut() = rest;
+    };
+    terminal.until_asked(write_one, |text| text.contains("checking [")).await;
+    file.borrow_mut().write_all(left.borrow()[..].as_ref()).expect("somebody reads");
+    drop(file);
+    let output = tokio::time::timeout(PATIENCE, checking.wait_with_output()).await.expect("it ends");
+    let said = String::from_utf8(output.expect("it runs").stdout).expect("text");
+    assert!(said.contains("is whole") && said.lines().count() == 1, "{said:?}");
+    assert!(!said.contains(['\r', '\x1b']), "{said:?}");
+    assert!(terminal.text.contains('\r'), "redrawn in place: {:?}", terminal.text);
 }
 
 /// It is `dormouse-relay` that knows where the log is; where that is not found, the command says so.

@@ -1,6 +1,6 @@
 //! `top`: one snapshot, and what is drawn on a terminal.
 
-mod terminal;
+pub(crate) mod terminal;
 
 use std::time::Duration;
 

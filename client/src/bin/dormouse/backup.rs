@@ -14,7 +14,7 @@ use dormouse_proto::backup::{BackupHeader, Reader};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{failure::Failure, progress::Progress, screen::Screen};
+use crate::{failure::Failure, progress::Progress, screen::Screen, token::hex};
 
 /// The program that keeps a log.
 const RELAY: &str = "dormouse-relay";
@@ -150,10 +150,6 @@ pub(crate) fn restore(file: &Path) -> Result<(), Failure> {
         program.display(),
         file.display()
     )))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn words(header: &BackupHeader) -> String {

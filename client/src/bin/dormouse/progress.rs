@@ -27,7 +27,8 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(what: &'static str) -> Self {
         let now = Instant::now();
-        let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        // What is not said to be one that can be drawn upon gets lines.
+        let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self { what, began: now, told: now, bar: None, is_terminal: io::stderr().is_terminal() && !is_dumb }
     }
 

@@ -73,7 +73,7 @@ fn line(token: &str, namespace: &str, role: Role) -> String {
     format!("sha256:{} {namespace} {}", hex(hash.as_ref()), role.name())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
         // Writing to a text cannot fail.
         let _ = write!(hex, "{byte:02x}");

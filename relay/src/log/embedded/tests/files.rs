@@ -157,6 +157,10 @@ async fn a_damaged_snapshot_is_reported_and_the_older_one_is_whole() {
         fs::write(&newest, &whole[..damage]).expect("written");
         assert!(load(&log, ids[1]).await.is_err_and(|it| matches!(it, LogError::SnapshotDamaged { .. })));
     }
+    let newer = [b"dormouse-snap-02", &whole[16..]].concat();
+    fs::write(&newest, newer).expect("written");
+    let refused = load(&log, ids[1]).await.expect_err("a newer relay wrote it");
+    assert!(refused.to_string().contains("it has format 02"), "{refused}");
     assert_eq!(load(&log, ids[0]).await, Ok(3 * 24));
 }
 
