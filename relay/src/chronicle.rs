@@ -1,11 +1,11 @@
 //! Who came and went lately, written once for all who watch.
 //!
 //! A mass of ends drops rows sooner than watchers can read them, and what each watcher encodes for itself costs as much as
-//! there are watchers. So a namespace that somebody watches has a [`Book`]: each change is noted in it when it is applied,
+//! there are watchers. So a namespace that somebody watches has a `Book`: each change is noted in it when it is applied,
 //! and written by the first reader that comes to it. While nobody watches, nothing is noted and nothing is held.
 //!
 //! Invariants: a book has every change that was applied since its namespace is followed, up to its bounds; all books
-//! together hold at most [`BYTES`]. Lock order: the state, the list of books, a book.
+//! together hold at most 64 MiB. Lock order: the state, the list of books, a book.
 
 mod book;
 
@@ -121,7 +121,7 @@ impl Chronicle {
 
     /// Writes what is on no page yet, a page of it. The fold must be the state as it is, still locked.
     ///
-    /// `write` is asked for each change, see [`Book::write_page`].
+    /// `write` is asked for each change, see `Book::write_page`.
     pub fn write(
         &self,
         followed: &Followed,
