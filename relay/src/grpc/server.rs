@@ -41,7 +41,6 @@ const GRACE: Duration = Duration::from_secs(1);
 const LOOKS: u64 = 8;
 
 /// What all connections share.
-#[derive(Clone)]
 struct Serving<S> {
     service: S,
     builder: Builder<TokioExecutor>,
@@ -59,11 +58,11 @@ pub(super) async fn serve<S>(
     metrics: Arc<Metrics>,
     stop: impl Future<Output = ()>,
 ) where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     let inflow = Arc::new(Inflow::new(settings.requests_bytes_max));
-    let serving = Serving { service, builder: builder(&settings), host, metrics, inflow, settings };
+    let serving = Arc::new(Serving { service, builder: builder(&settings), host, metrics, inflow, settings });
     let (stopping, stopped) = watch::channel(false);
     {
         let mut stop = pin!(stop);
@@ -73,7 +72,7 @@ pub(super) async fn serve<S>(
                 connection = incoming.recv() => connection,
             };
             let Some(connection) = connection else { break };
-            tokio::spawn(attend(serving.clone(), connection, stopped.clone()));
+            tokio::spawn(attend(Arc::clone(&serving), connection, stopped.clone()));
         }
     }
     // Nobody connects any more: the port is closed with the last that could take a connection from it.
@@ -123,9 +122,9 @@ fn builder(settings: &ConnectionSettings) -> Builder<TokioExecutor> {
 }
 
 /// One connection, from its first byte to its last.
-async fn attend<S>(serving: Serving<S>, connection: Connection, mut stopped: watch::Receiver<bool>)
+async fn attend<S>(serving: Arc<Serving<S>>, connection: Connection, mut stopped: watch::Receiver<bool>)
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     let member = connection.member();

@@ -13,7 +13,7 @@ use tonic::{Request, transport::Channel};
 
 use crate::{
     guarded::Target,
-    percentile,
+    median, percentile,
     regular::{Answer, Regulars, connect},
     report,
     usage::cpu_us,
@@ -22,9 +22,10 @@ use crate::{
 
 /// Callers whose beats are measured: with a beat each 4 ms about as many calls as a thousand functions make.
 const CALLERS: usize = 8;
-/// Calm and attack take turns, so that whatever else the machine does meets both alike.
-const TURNS: usize = 4;
-const TURN: Duration = Duration::from_secs(2);
+/// Calm and attack take turns, and the median of the ratios of two neighbours counts, so that what else the machine does for a
+/// moment makes no difference.
+const TURNS: usize = 7;
+const TURN: Duration = Duration::from_millis(1_500);
 /// For what an attack has left behind to end.
 const REST: Duration = Duration::from_millis(500);
 /// Connections that are opened in a second, for attacks by connections: more than a fleet of ten thousand makes.
@@ -64,7 +65,7 @@ pub(crate) async fn all() {
     report("attack_load_share", worst.1, "cores");
 }
 
-/// The ratio of the callers' 99th percentiles, and the processor time of relay and attackers in a second.
+/// The median ratio of the callers' 99th percentiles, and the processor time of relay and attackers in a second.
 async fn under<A, F>(name: &str, target: &Target, per_second: u32, one: A) -> (f64, f64)
 where
     A: Fn() -> F + Clone + Send + Sync + 'static,
@@ -87,15 +88,20 @@ where
         tokio::time::sleep(REST).await;
     }
     let answers = callers.finish();
-    let of = |turns: &[(Instant, Instant)]| {
-        let within = answers.iter().filter(|(at, _)| turns.iter().any(|(from, to)| from <= at && at < to));
+    let p99 = |(from, to): &(Instant, Instant)| {
+        let within = answers.iter().filter(|(at, _)| from <= at && at < to);
         percentile(within.map(|(_, it)| *it.as_ref().expect("nobody is refused")).collect(), 99)
     };
-    let (calm, busy) = (of(&calm), of(&busy));
+    let (calm, busy): (Vec<_>, Vec<_>) = (calm.iter().map(p99).collect(), busy.iter().map(p99).collect());
+    let ratio = median(calm.iter().zip(&busy).map(|(calm, busy)| busy / calm).collect());
     let share = used / 1e6 / (TURN * u32::try_from(TURNS).expect("few")).as_secs_f64();
-    println!("# {name}: p99 {calm:.2} ms calm, {busy:.2} ms under attack, {share:.2} cores");
-    report(&format!("attack_p99_ratio_{name}"), busy / calm, "ratio");
-    (busy / calm, share)
+    println!(
+        "# {name}: p99 {:.2} ms calm, {:.2} ms under attack, {share:.2} cores",
+        median(calm),
+        median(busy)
+    );
+    report(&format!("attack_p99_ratio_{name}"), ratio, "ratio");
+    (ratio, share)
 }
 
 /// Callers on a thread of their own, so that attackers do not hold them up.

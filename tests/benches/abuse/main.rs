@@ -52,3 +52,8 @@ fn percentile(mut took: Vec<Duration>, of_100: usize) -> f64 {
     took.sort_unstable();
     took[(took.len() * of_100 / 100).min(took.len() - 1)].as_secs_f64() * 1e3
 }
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -9,7 +9,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     guarded::Target,
-    percentile,
+    median, percentile,
     regular::{Beating, connect},
     report,
 };
@@ -20,6 +20,7 @@ const CONNECTIONS: usize = 100;
 /// The client's beat.
 const BEAT: Duration = Duration::from_secs(1);
 const STARTING: u32 = 1_000;
+const STORMS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(1);
 
 pub(crate) async fn storms() {
@@ -27,31 +28,35 @@ pub(crate) async fn storms() {
     storm(&Target::under_tls(), "_tls").await;
 }
 
+/// Several storms, one after the other, on the same members; the median counts.
 async fn storm(target: &Target, suffix: &str) {
     let stop = watch::Sender::new(false);
-    let mut renewing = renew(target, &stop).await;
-    tokio::time::sleep(3 * BEAT).await;
-    let began = Instant::now();
-    let mut starting = JoinSet::new();
-    for nth in 0..STARTING {
-        let (url, ca) = (target.url.clone(), target.ca.clone());
-        starting.spawn(async move {
-            tokio::time::sleep_until(began + WITHIN * nth / STARTING).await;
-            cold_start(&url, ca.as_deref()).await
-        });
+    let renewing = renew(target, &stop).await;
+    let (mut storms, mut told) = (Vec::new(), 0);
+    for _ in 0..STORMS {
+        tokio::time::sleep(3 * BEAT).await;
+        let began = Instant::now();
+        let mut starting = JoinSet::new();
+        for nth in 0..STARTING {
+            let (url, ca) = (target.url.clone(), target.ca.clone());
+            starting.spawn(async move {
+                tokio::time::sleep_until(began + WITHIN * nth / STARTING).await;
+                cold_start(&url, ca.as_deref()).await
+            });
+        }
+        told += starting.join_all().await.into_iter().sum::<u32>();
+        storms.push((began, Instant::now()));
     }
-    let told: u32 = starting.join_all().await.into_iter().sum();
-    let ended = Instant::now();
-    report(&format!("storm{suffix}_1000_served_s"), (ended - began).as_secs_f64(), "s");
-    report(&format!("storm{suffix}_told_to_come_back"), f64::from(told), "calls");
     stop.send_replace(true);
-    let mut took = Vec::new();
-    while let Some(calls) = renewing.join_next().await {
-        let meanwhile = calls.expect("it renews").into_iter().filter(|(at, _)| (began..ended).contains(at));
-        took.extend(meanwhile.map(|(_, took)| took));
-    }
-    report(&format!("storm{suffix}_renewals"), took.len() as f64, "calls");
-    report(&format!("storm{suffix}_renew_p99_ms"), percentile(took, 99), "ms");
+    let calls: Vec<_> = renewing.join_all().await.into_iter().flatten().collect();
+    let p99 = |(from, to): &(Instant, Instant)| {
+        let meanwhile = calls.iter().filter(|(at, _)| from <= at && at < to);
+        percentile(meanwhile.map(|(_, took)| *took).collect(), 99)
+    };
+    let served = storms.iter().map(|(began, ended)| (*ended - *began).as_secs_f64());
+    report(&format!("storm{suffix}_1000_served_s"), median(served.collect()), "s");
+    report(&format!("storm{suffix}_renew_p99_ms"), median(storms.iter().map(p99).collect()), "ms");
+    report(&format!("storm{suffix}_told_to_come_back"), f64::from(told), "calls");
 }
 
 /// Members that beat once a second, each at its own moment.
