@@ -4,12 +4,7 @@
 //! past it. What it finds out travels with the request, as a [`Caller`]; which namespace that opens is asked where the
 //! request has been decoded.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{ops::ControlFlow, sync::Arc};
 
 use axum::http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
@@ -17,9 +12,8 @@ use axum::http::{
 };
 use serde_json::json;
 use tonic::{Code, Status, body::Body};
-use tower::{Layer, Service};
 
-use super::{headers::is_grpc, status};
+use super::{front::Front, headers::is_grpc, status};
 use crate::{
     access::{Caller, Method, may},
     doors::Tokens,
@@ -27,7 +21,7 @@ use crate::{
     metrics::Metrics,
 };
 
-/// The layer.
+/// The front.
 #[derive(Clone, Debug)]
 pub(super) struct Authentication {
     tokens: Option<Arc<Tokens>>,
@@ -65,47 +59,18 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
 }
 
-impl<S> Layer<S> for Authentication {
-    type Service = Authenticated<S>;
-
-    fn layer(&self, inner: S) -> Authenticated<S> {
-        Authenticated { authentication: self.clone(), inner }
-    }
-}
-
-/// A service that hears only of those who may call it.
-#[derive(Clone, Debug)]
-pub(super) struct Authenticated<S> {
-    authentication: Authentication,
-    inner: S,
-}
-
-impl<S, B> Service<Request<B>> for Authenticated<S>
-where
-    S: Service<Request<B>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.authentication.admit(request.uri().path(), request.headers()) {
+impl Front for Authentication {
+    fn meet<B>(&self, mut request: Request<B>) -> ControlFlow<Response<Body>, Request<B>> {
+        match self.admit(request.uri().path(), request.headers()) {
             Ok(caller) => {
                 // Nobody behind this point has any use for it, so it cannot come up there.
                 request.headers_mut().remove(AUTHORIZATION);
                 request.extensions_mut().insert(caller);
-                Box::pin(self.inner.call(request))
+                ControlFlow::Continue(request)
             }
             Err(error) => {
-                self.authentication.metrics.refused(status::word(&error));
-                let answer = refusal(error, request.headers());
-                Box::pin(async move { Ok(answer) })
+                self.metrics.refused(status::word(&error));
+                ControlFlow::Break(refusal(error, request.headers()))
             }
         }
     }

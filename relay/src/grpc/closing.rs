@@ -3,22 +3,16 @@
 //! It stands in front of the services, and knows only that the relay stops. What is under way is finished; what comes then is
 //! refused at once, unread, instead of finding a connection that goes away. Health is still answered: it says so too.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{ops::ControlFlow, sync::Arc};
 
 use axum::http::{Request, Response};
 use tokio::sync::watch;
 use tonic::{Status, body::Body};
-use tower::{Layer, Service};
 
-use super::status;
+use super::{front::Front, status};
 use crate::{access::Method, error::RelayError, metrics::Metrics};
 
-/// The layer.
+/// The front.
 #[derive(Clone, Debug)]
 pub(super) struct Closing {
     stopping: watch::Receiver<bool>,
@@ -36,41 +30,12 @@ impl Closing {
     }
 }
 
-impl<S> Layer<S> for Closing {
-    type Service = Closable<S>;
-
-    fn layer(&self, inner: S) -> Closable<S> {
-        Closable { closing: self.clone(), inner }
-    }
-}
-
-/// A service that hears of nothing any more when the relay stops.
-#[derive(Clone, Debug)]
-pub(super) struct Closable<S> {
-    closing: Closing,
-    inner: S,
-}
-
-impl<S, B> Service<Request<B>> for Closable<S>
-where
-    S: Service<Request<B>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        if !self.closing.refuses(request.uri().path()) {
-            return Box::pin(self.inner.call(request));
+impl Front for Closing {
+    fn meet<B>(&self, request: Request<B>) -> ControlFlow<Response<Body>, Request<B>> {
+        if !self.refuses(request.uri().path()) {
+            return ControlFlow::Continue(request);
         }
-        self.closing.metrics.refused(status::word(&RelayError::Stopping));
-        let answer = Status::from(RelayError::Stopping).into_http();
-        Box::pin(async move { Ok(answer) })
+        self.metrics.refused(status::word(&RelayError::Stopping));
+        ControlFlow::Break(Status::from(RelayError::Stopping).into_http())
     }
 }

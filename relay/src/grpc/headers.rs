@@ -3,19 +3,13 @@
 //! The transport reads four times as much before it gives up, because it can only end the connection, and a caller behind
 //! a proxy would never learn why.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{ops::ControlFlow, sync::Arc};
 
 use axum::http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
 use dormouse_proto::convert::{Violation, Violations};
 use tonic::body::Body;
-use tower::{Layer, Service};
 
-use super::{authentication::refusal, status};
+use super::{authentication::refusal, front::Front, status};
 use crate::{error::RelayError, metrics::Metrics};
 
 /// Bytes of a header as HTTP/2 counts them: names and values, and 32 for each field.
@@ -31,7 +25,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The layer.
+/// The front.
 #[derive(Clone, Debug)]
 pub(super) struct Headers {
     most: usize,
@@ -44,45 +38,16 @@ impl Headers {
     }
 }
 
-impl<S> Layer<S> for Headers {
-    type Service = Bounded<S>;
-
-    fn layer(&self, inner: S) -> Bounded<S> {
-        Bounded { headers: self.clone(), inner }
-    }
-}
-
-/// A service that hears only of calls with headers of a usual size.
-#[derive(Clone, Debug)]
-pub(super) struct Bounded<S> {
-    headers: Headers,
-    inner: S,
-}
-
-impl<S, B> Service<Request<B>> for Bounded<S>
-where
-    S: Service<Request<B>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+impl Front for Headers {
+    fn meet<B>(&self, request: Request<B>) -> ControlFlow<Response<Body>, Request<B>> {
         let size = size(&request);
-        if size <= self.headers.most {
-            return Box::pin(self.inner.call(request));
+        if size <= self.most {
+            return ControlFlow::Continue(request);
         }
-        let violation = Violation::too_large("headers", size, self.headers.most, "bytes");
+        let violation = Violation::too_large("headers", size, self.most, "bytes");
         let error = RelayError::Invalid(Violations(vec![violation]));
-        self.headers.metrics.refused(status::word(&error));
-        let answer = refusal(error, request.headers());
-        Box::pin(async move { Ok(answer) })
+        self.metrics.refused(status::word(&error));
+        ControlFlow::Break(refusal(error, request.headers()))
     }
 }
 

@@ -9,6 +9,7 @@ mod closing;
 mod encode;
 mod explain;
 mod floors;
+mod front;
 mod guarded;
 mod headers;
 mod json;
@@ -54,6 +55,7 @@ use crate::{
 use authentication::Authentication;
 use calls::Calls;
 use closing::Closing;
+use front::InFront;
 use headers::Headers;
 
 /// The largest request: a push of 1 MiB with what is around it.
@@ -139,9 +141,9 @@ async fn serve_current(
         .layer(Calls::new())
         // In front of what follows, so that it translates the refusals of every other layer as well.
         .layer(json)
-        .layer(Headers::new(settings.header_bytes_max, Arc::clone(&metrics)))
-        .layer(closing)
-        .layer(authentication)
+        .layer(InFront(Headers::new(settings.header_bytes_max, Arc::clone(&metrics))))
+        .layer(InFront(closing))
+        .layer(InFront(authentication))
         .service(routes.prepare());
     server::serve(incoming, service, settings, metrics, stop).await;
     Ok(())
