@@ -5,7 +5,7 @@ use super::keys::{Setter, number, put};
 /// The bounds of connections and of what comes over them. Each is a setting of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionSettings {
-    /// Connections at once; 16 to 1,048,576. Each takes a file descriptor and up to 40 KiB, so a relay that may open fewer
+    /// Connections at once; 16 to 1,048,576. Each takes a file descriptor and 20 to 45 KiB, so a relay that may open fewer
     /// files has fewer connections. Above it the idlest one is closed for the new one.
     pub connections_max: u64,
     /// Likewise of one address (of IPv6: of one /64). Whole fleets come from the address of one gateway, so this only keeps

@@ -12,6 +12,7 @@ use crate::{
     median, percentile,
     regular::{Beating, connect},
     report,
+    usage::cpu_us,
 };
 
 const RENEWING: usize = 10_000;
@@ -32,10 +33,16 @@ pub(crate) async fn storms() {
 async fn storm(target: &Target, suffix: &str) {
     let stop = watch::Sender::new(false);
     let renewing = renew(target, &stop).await;
-    let (mut storms, mut told) = (Vec::new(), 0);
+    let (mut storms, mut calm, mut told) = (Vec::new(), Vec::new(), 0);
     for _ in 0..STORMS {
+        tokio::time::sleep(BEAT).await;
+        let calm_from = Instant::now();
+        let used = |of| cpu_us(of) / 1e6;
+        let before = (used(target.pid()), used(std::process::id()));
         tokio::time::sleep(3 * BEAT).await;
+        calm.push((calm_from, Instant::now()));
         let began = Instant::now();
+        let between = (used(target.pid()), used(std::process::id()));
         let mut starting = JoinSet::new();
         for nth in 0..STARTING {
             let (url, ca) = (target.url.clone(), target.ca.clone());
@@ -46,6 +53,14 @@ async fn storm(target: &Target, suffix: &str) {
         }
         told += starting.join_all().await.into_iter().sum::<u32>();
         storms.push((began, Instant::now()));
+        let (now, took) = ((used(target.pid()), used(std::process::id())), began.elapsed().as_secs_f64());
+        println!(
+            "# cores of relay and load: calm {:.2} {:.2}, storm {:.2} {:.2}",
+            (between.0 - before.0) / 3.0,
+            (between.1 - before.1) / 3.0,
+            (now.0 - between.0) / took,
+            (now.1 - between.1) / took,
+        );
     }
     stop.send_replace(true);
     let calls: Vec<_> = renewing.join_all().await.into_iter().flatten().collect();
@@ -55,6 +70,7 @@ async fn storm(target: &Target, suffix: &str) {
     };
     let served = storms.iter().map(|(began, ended)| (*ended - *began).as_secs_f64());
     report(&format!("storm{suffix}_1000_served_s"), median(served.collect()), "s");
+    report(&format!("storm{suffix}_renew_p99_calm_ms"), median(calm.iter().map(p99).collect()), "ms");
     report(&format!("storm{suffix}_renew_p99_ms"), median(storms.iter().map(p99).collect()), "ms");
     report(&format!("storm{suffix}_told_to_come_back"), f64::from(told), "calls");
 }
@@ -80,6 +96,8 @@ async fn renew(target: &Target, stop: &watch::Sender<bool>) -> JoinSet<Vec<(Inst
             let mut calls = Vec::new();
             tokio::time::sleep(BEAT.mul_f64(fastrand::f64())).await;
             let mut beats = tokio::time::interval(BEAT);
+            // A beat that is late makes the next one later, as in the client; it is not made up for.
+            beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             while !*stopped.borrow() {
                 beats.tick().await;
                 let called = Instant::now();
