@@ -40,7 +40,7 @@ async fn a_message_that_is_too_large_is_refused_with_its_size_and_the_limit() ->
     for _ in 0..20 {
         let refused = mailbox.write(register(3 << 20)).await.expect_err("3 MiB");
         let (word, named) = words(&refused);
-        assert_eq!((refused.code(), word.as_str()), (Code::InvalidArgument, "TOO_LARGE"));
+        assert_eq!((refused.code(), word.as_str()), (Code::InvalidArgument, "TOO_LARGE"), "{refused:?}");
         assert!(named.starts_with("message: ") && named.ends_with("2097152"), "{named}");
     }
     assert_eq!(siege.refused("TOO_LARGE")?, 20);

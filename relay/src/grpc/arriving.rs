@@ -139,7 +139,7 @@ where
 impl<B> Drop for Arriving<B> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.member.left_unread();
+            self.member.left_unread(self.host.now());
         }
         self.inflow.give_back(self.taken);
     }

@@ -13,8 +13,10 @@ pub(crate) type Millis = u64;
 const PROTOCOL_BYTES: Allowance = Allowance { most: 4 << 20, per_second: 64 << 10 };
 /// ... and calls that are given up before there is an answer: as many as two full connections, then a hundred a second.
 const GIVEN_UP: Allowance = Allowance { most: 512, per_second: 100 };
-/// Of a body that is refused so much may be on its way, a window of HTTP/2.
+/// Of a body that is refused so much may have come, or be on its way: a window of HTTP/2 ...
 const UNREAD: u64 = 1 << 20;
+/// ... which is forgiven so often at once and in a second, because it might as well be pings.
+const FORGIVEN: Allowance = Allowance { most: 64, per_second: 4 };
 /// Calls in a row that were sent away for their token, until the next ones have to connect anew.
 pub(crate) const SENT_AWAY: u32 = 100;
 
@@ -74,6 +76,7 @@ pub(crate) struct Conduct {
     protocol_bytes: Used,
     /// Bytes of calls that nobody reads any more, and that may still come.
     unread: u64,
+    forgiven: Used,
     given_up: Used,
     sent_away: u32,
     end: Option<Why>,
@@ -108,6 +111,7 @@ impl Conduct {
             next_call: 0,
             protocol_bytes: Used::default(),
             unread: 0,
+            forgiven: Used::default(),
             given_up: Used::default(),
             sent_away: 0,
             end: None,
@@ -142,8 +146,12 @@ impl Conduct {
     }
 
     /// A body was refused, or given up, before its end.
-    pub(crate) fn left_unread(&mut self) {
-        self.unread = UNREAD;
+    pub(crate) fn left_unread(&mut self, now: Millis) {
+        if self.forgiven.take(FORGIVEN, 1, now) {
+            let came = self.protocol_bytes.amount.min(UNREAD);
+            self.protocol_bytes.give_back(came);
+            self.unread = self.unread.max(UNREAD - came);
+        }
     }
 
     /// A body broke off; answers whether the connection is to be looked at.
@@ -317,13 +325,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_on_its_way_to_a_refused_call_is_no_flood() {
+    fn what_came_for_refused_calls_is_no_flood_unless_there_are_very_many() {
         let mut conduct = greeted();
-        for _ in 0..100 {
-            conduct.left_unread();
+        for _ in 0..FORGIVEN.most / 2 {
+            // Before the refusal, and after it.
+            assert!(!conduct.received(UNREAD, 0));
+            conduct.left_unread(0);
+            conduct.left_unread(0);
             assert!(!conduct.received(UNREAD, 0));
         }
-        assert!(!conduct.received(PROTOCOL_BYTES.most, 0) && conduct.received(1, 0));
+        assert!(!conduct.received(PROTOCOL_BYTES.most, 0), "nothing of that was used");
+        conduct.left_unread(0);
+        assert!(conduct.received(1, 0));
     }
 
     #[test]

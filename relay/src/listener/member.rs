@@ -89,8 +89,8 @@ impl Member {
     }
 
     /// A body was refused, or given up, before its end.
-    pub(crate) fn left_unread(&self) {
-        self.conduct.lock().left_unread();
+    pub(crate) fn left_unread(&self, now: Millis) {
+        self.conduct.lock().left_unread(now);
     }
 
     /// A body broke off.
