@@ -1,8 +1,8 @@
 //! The port: accepts connections and, with TLS, shakes hands, before any of their bytes means anything.
 //!
-//! Whoever can reach the port can hold a connection, so every one has a place in the [`crowd`], a time in which it has to
-//! say what it wants, and a [`conduct`] that is watched while it stays. Handshakes run beside each other and beside the
-//! accepting, because a caller may take as long as it likes for its part; they begin at a [`pace`], because one costs as
+//! Whoever can reach the port can hold a connection, so every one has a place in the `crowd`, a time in which it has to
+//! say what it wants, and a `conduct` that is watched while it stays. Handshakes run beside each other and beside the
+//! accepting, because a caller may take as long as it likes for its part; they begin at a `pace`, because one costs as
 //! much processor time as fifty calls. Accepting never waits: what cannot be kept is closed, the oldest first.
 
 mod conduct;
