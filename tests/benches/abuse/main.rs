@@ -1,7 +1,7 @@
 //! What others notice while somebody means harm, what a storm of cold starts takes, and what an idle connection costs.
 //!
 //! `TMPDIR=/where/the/disk/is cargo bench -p dormouse-tests --bench abuse` prints lines `name value unit`; arguments select
-//! parts by the beginnings of their names: `attack`, `storm`, `idle`. About four minutes. The relay is a process of its own
+//! parts by the beginnings of their names: `attack`, `storm`, `idle`. About eight minutes. The relay is a process of its own
 //! with its usual settings; attackers, callers and load share this one, on two threads. All of them share the processors, so
 //! each attacker keeps to a pace (`attacks.rs`, with the reason for each) at which this process has time left for the
 //! callers that it measures: what they notice is then the relay's doing. `attack_load_share` says how much of the machine was
