@@ -90,9 +90,12 @@ impl<'a> RowWriter<'a> {
         self.rows
     }
 
-    /// Bytes written so far, at least.
+    /// Bytes written so far, and at most ten more: how long the open key gets is only known when it is closed.
     pub fn len(&self) -> usize {
-        self.out.len() + self.names.len() + self.body.len()
+        // Tags and lengths of its KeyState and of the state in it, which has less than 256 MiB.
+        const HEAD: usize = 10;
+        let head = if self.open.is_some() { HEAD } else { 0 };
+        self.out.len() + self.names.len() + self.body.len() + head
     }
 
     /// Whether nothing was written.
