@@ -101,8 +101,7 @@ const QUIET: &[(&str, &str)] = &[
 fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
     let refused = |source| TelemetryError::Filter { filter: filter.to_owned(), source };
     let mut parsed = EnvFilter::builder().parse(filter).map_err(refused)?;
-    for (library, off) in QUIET.iter().filter(|(library, _)| !filter.contains(library)) {
-        let _ = library;
+    for (_, off) in QUIET.iter().filter(|(library, _)| !filter.contains(library)) {
         parsed = parsed.add_directive(off.parse().map_err(refused)?);
     }
     Ok(parsed)
