@@ -1,7 +1,9 @@
 //! One relay over real connections: what it answers, and what it refuses.
 
+mod behind;
 mod calls;
 mod events;
+mod fleet;
 mod floors;
 mod harness;
 mod json;

@@ -1,94 +1,18 @@
 //! Several relays on one log: the same state, no lease that one promised and another broke, nothing lost.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use dormouse_proto::{
-    ids::Revision,
     record::{Frame, Record},
-    wire::v1::{self, chunk::Restart, member::State},
+    wire::v1::{chunk::Restart, member::State},
 };
-use dormouse_relay::{
-    config::Config,
-    liveness::Millis,
-    log::{Log, LogId, Position, faults::Faulty, memory::Memory},
-    metrics::Gauges,
-};
+use dormouse_relay::log::{Log, Position, faults::Faulty, memory::Memory};
 use tokio::time::sleep;
 
-use crate::harness::{Caller, Outcome, Served, add, asleep, awake, chunk, counter, pushed, set_add};
-
-/// Some relays on one log, and the way of each to it.
-struct Fleet {
-    log: Memory,
-    ways: Vec<Faulty<Memory>>,
-    relays: Vec<Served>,
-    awake: Millis,
-}
-
-impl Fleet {
-    async fn of(count: usize) -> Result<Self, Box<dyn std::error::Error>> {
-        Self::with_leases(count, Millis(1_000)).await
-    }
-
-    /// Whoever is silent while a log is given back its tail is not declared gone, which would be news that must not be undone.
-    async fn of_patient(count: usize) -> Result<Self, Box<dyn std::error::Error>> {
-        Self::with_leases(count, Millis(60_000)).await
-    }
-
-    async fn with_leases(count: usize, awake: Millis) -> Result<Self, Box<dyn std::error::Error>> {
-        let log = Memory::new(LogId(9)).shared();
-        let mut fleet = Self { log, ways: Vec::new(), relays: Vec::new(), awake };
-        for _ in 0..count {
-            fleet.start_another().await?;
-        }
-        Ok(fleet)
-    }
-
-    async fn start_another(&mut self) -> Outcome {
-        let way = Faulty::by_hand(self.log.clone());
-        let mut config = Config::default();
-        config.leases.awake = self.awake;
-        config.leases.suspect_grace = Millis(200);
-        self.relays.push(Served::new(config, Arc::new(way.clone())).await?);
-        self.ways.push(way);
-        Ok(())
-    }
-
-    /// Waits until all relays have applied the whole log, and compares their states.
-    async fn agrees(&self) -> u64 {
-        let newest = self.revisions().max().expect("there are relays");
-        for relay in &self.relays {
-            assert!(relay.relay().sequencer.reached(newest, Duration::from_secs(10)).await, "all catch up");
-        }
-        // They go on speaking each second, so all are looked at between two words.
-        for _ in 0..200 {
-            let at: Vec<_> = self.relays.iter().map(|it| it.relay().sequencer.read()).collect();
-            if at.windows(2).all(|pair| pair[0].fold.revision() == pair[1].fold.revision()) {
-                let hashes: Vec<_> = at.iter().map(|it| it.fold.hash()).collect();
-                assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "I5: {hashes:?}");
-                return at[0].fold.revision().0;
-            }
-            drop(at);
-            sleep(Duration::from_millis(5)).await;
-        }
-        panic!("never at the same place")
-    }
-
-    fn revisions(&self) -> impl Iterator<Item = Revision> {
-        self.relays.iter().map(|it| it.relay().sequencer.read().fold.revision())
-    }
-
-    async fn move_to(&self, caller: &mut Caller, relay: usize) {
-        caller.mailbox = self.relays[relay].mailbox().await;
-    }
-
-    async fn state_of(&self, relay: usize, node_id: &str) -> Option<(State, u64)> {
-        let request = v1::GetMemberRequest { namespace: String::new(), node_id: node_id.to_owned() };
-        let member =
-            self.relays[relay].membership().await.get_member(request).await.ok()?.into_inner().member?;
-        Some((member.state(), member.incarnation))
-    }
-}
+use crate::{
+    fleet::Fleet,
+    harness::{Caller, Outcome, add, asleep, awake, chunk, counter, pushed, set_add},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_may_call_any_relay_at_any_time_and_all_have_the_same_state() -> Outcome {
@@ -252,42 +176,6 @@ async fn the_leases_of_a_relay_that_is_gone_are_taken_over() -> Outcome {
     assert_eq!(state, State::Asleep, "a lease that was granted holds");
     fleet.agrees().await;
     Ok(())
-}
-
-impl Fleet {
-    /// Waits until every relay has applied something behind that revision and has no trouble with its log.
-    async fn is_well_behind(&self, revision: Revision) -> Outcome {
-        let well = async {
-            for relay in &self.relays {
-                let sequencer = &relay.relay().sequencer;
-                while sequencer.trouble().is_some() || sequencer.read().fold.revision() <= revision {
-                    sleep(Duration::from_millis(20)).await;
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), well).await.map_err(|_| {
-            let at =
-                |it: &Served| (it.relay().sequencer.trouble(), it.relay().sequencer.read().fold.revision());
-            format!(
-                "not behind {revision}: {:?}, {:?}",
-                self.relays.iter().map(at).collect::<Vec<_>>(),
-                self.reseeds()
-            )
-            .into()
-        })
-    }
-
-    /// How often each outcome was counted, by all relays together.
-    fn reseeds(&self) -> [usize; 3] {
-        let pages =
-            self.relays.iter().map(|it| it.relay().metrics.encode(&Gauges::default()).expect("a page"));
-        let pages: Vec<String> = pages.collect();
-        ["healed", "healed_by_another", "log_won"].map(|outcome| {
-            let series = format!("dormouse_reseeds_total{{outcome=\"{outcome}\"}} ");
-            let value = |page: &String| page.split(&series).nth(1)?.lines().next()?.parse::<usize>().ok();
-            pages.iter().filter_map(value).sum::<usize>()
-        })
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use super::{
     trail::Trail,
 };
 use crate::{
-    log::{Log, LogError, LogReader, Position, RecordId, SnapshotId, StoredFrame},
+    log::{Log, LogError, LogReader, Position, ReadError, RecordId, SnapshotId, StoredFrame},
     state::{Fold, Restore, RestoreError},
 };
 
@@ -30,13 +30,39 @@ impl Aside {
         Self { applied: Applied::default(), trail: Trail::default(), reader: log.read(Position::FIRST) }
     }
 
+    /// All that the log says now. Others may store a newer snapshot meanwhile and the log drop what the one that was loaded
+    /// needs, so this goes on for as long as there is a newer one than was tried.
+    pub(super) async fn of_all(log: &dyn Log, told: Told<'_>) -> Result<Self, StartError> {
+        loop {
+            let tried = newest(log).await?;
+            match Self::try_all(log, told).await {
+                Err(error) if error.is_of_an_older_snapshot() && newest(log).await? > tried => {
+                    info!(%error, "a newer snapshot was stored meanwhile; beginning with that one");
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_all(log: &dyn Log, told: Told<'_>) -> Result<Self, StartError> {
+        let tail = log.info().await?.tail;
+        let (mut aside, mut frames) = (Self::load_telling(log, told).await?, 0);
+        aside
+            .replay(log, |stored, _| {
+                frames += 1;
+                told(Reading::Log { frames, at: stored.position, tail });
+            })
+            .await?;
+        Ok(aside)
+    }
+
     /// The newest snapshot that the log still holds the last frame of.
     pub(super) async fn load(log: &dyn Log) -> Result<Self, StartError> {
         Self::load_telling(log, &mut |_| ()).await
     }
 
     /// As [`Self::load`]; `told` hears of how far it is.
-    pub(super) async fn load_telling(log: &dyn Log, told: Told<'_>) -> Result<Self, StartError> {
+    async fn load_telling(log: &dyn Log, told: Told<'_>) -> Result<Self, StartError> {
         for snapshot in log.newest_snapshots().await? {
             let id = snapshot.id;
             if !log.holds(id).await? {
@@ -105,6 +131,17 @@ impl Aside {
     /// The revision of the state.
     pub(super) fn revision(&self) -> Revision {
         self.applied.fold.revision()
+    }
+}
+
+async fn newest(log: &dyn Log) -> Result<Option<Position>, LogError> {
+    Ok(log.newest_snapshots().await?.first().map(|it| it.id.position))
+}
+
+impl StartError {
+    /// Whether a newer snapshot may help.
+    fn is_of_an_older_snapshot(&self) -> bool {
+        matches!(self, Self::Read(ReadError::Truncated { .. }) | Self::NoSnapshot { .. } | Self::Seed { .. })
     }
 }
 

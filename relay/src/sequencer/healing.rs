@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::{
-    Gate, LogFacts, Shared, StartError, Trouble, Unwritten,
+    Gate, LogFacts, PendingFrame, Shared, StartError, Trouble, Unwritten,
     aside::Aside,
     copy::telling,
     reader::pieces,
@@ -93,19 +93,20 @@ pub(super) async fn heal(shared: &Arc<Shared>, why: &str) -> Result<Box<dyn LogR
     }
 }
 
-/// The state that the log was healed with is gone, because a newer snapshot took its place: begins with that one.
+/// What comes next in the log is gone, because a newer snapshot took its place: begins with that one.
 ///
 /// # Errors
 /// A sentence, if no snapshot can be used.
 pub(super) async fn begin_anew(shared: &Arc<Shared>, why: &str) -> Result<Box<dyn LogReader>, String> {
-    info!(why, "the log was healed by another relay; its newest snapshot is awaited");
+    warn!(why, "the log has gone on without this relay, which begins anew with the newest snapshot of it");
     shared.hold(why);
     loop {
         match load_anew(shared).await {
             Ok(reader) => return Ok(reader),
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Passing(error)) => {
-                info!(error, "there is no snapshot of the healed log yet");
+                warn!(error, "there is no snapshot to begin anew with yet; trying again");
+                shared.progress(&format!("{why}; beginning anew with the newest snapshot: {error}"));
                 sleep(PAUSE).await;
             }
         }
@@ -115,9 +116,12 @@ pub(super) async fn begin_anew(shared: &Arc<Shared>, why: &str) -> Result<Box<dy
 async fn load_anew(shared: &Arc<Shared>) -> Result<Box<dyn LogReader>, Failure> {
     let log = shared.log();
     let info = log.info().await?;
-    let mut aside = Aside::load(&*log).await?;
-    aside.replay(&*log, |_, _| ()).await?;
-    Ok(shared.adopt(Adopted { log, info, aside, connection: NONE, outcome: Reseeding::HealedByAnother }))
+    let aside = Aside::of_all(&*log, &mut |_| ()).await?;
+    let reader = shared.adopt(Adopted { log, info, aside });
+    // What this relay wrote may be in the part that it has skipped, where nobody saw what became of it.
+    shared.answer_that_it_is_unknown(|_| true);
+    shared.let_go(NONE);
+    Ok(reader)
 }
 
 async fn attempt(shared: &Arc<Shared>, others: &[u64]) -> Result<Box<dyn LogReader>, Failure> {
@@ -149,7 +153,11 @@ async fn attempt(shared: &Arc<Shared>, others: &[u64]) -> Result<Box<dyn LogRead
     let Attempt { log, aside, opened, .. } = attempt;
     let connection = if opened.is_some() { connection } else { NONE };
     let outcome = if by == shared.session { Reseeding::Healed } else { Reseeding::HealedByAnother };
-    let reader = shared.adopt(Adopted { log, info, aside, connection, outcome });
+    let reader = shared.adopt(Adopted { log, info, aside });
+    // Frames that the log had acknowledged and that never came back were in its lost tail, and nobody has applied them.
+    shared.answer_that_it_is_unknown(|frame| frame.committed);
+    shared.metrics.reseeded(outcome);
+    shared.let_go(connection);
     if outcome == Reseeding::Healed {
         // Whoever comes later need not look for the state that the record refers to, which no other snapshot keeps.
         tokio::spawn(Arc::clone(shared).snapshot());
@@ -289,9 +297,6 @@ struct Adopted {
     log: Arc<dyn Log>,
     info: LogInfo,
     aside: Aside,
-    /// Over which the session was opened; [`NONE`]: over none yet.
-    connection: u64,
-    outcome: Reseeding,
 }
 
 impl Shared {
@@ -316,7 +321,7 @@ impl Shared {
     }
 
     fn adopt(&self, adopted: Adopted) -> Box<dyn LogReader> {
-        let Adopted { log, info, aside: Aside { applied, trail, reader }, connection, outcome } = adopted;
+        let Adopted { log, info, aside: Aside { applied, trail, reader } } = adopted;
         let revision = applied.fold.revision();
         *self.facts.write() = Arc::new(LogFacts::of(&*log, &info));
         *self.log.write() = log;
@@ -327,26 +332,22 @@ impl Shared {
             self.witness.witness_anew(&served.fold, self.session);
         }
         self.revision.send_replace(revision);
-        self.forget_what_was_lost();
-        self.metrics.reseeded(outcome);
-        info!(%revision, ?outcome, "the log is followed again");
-        self.let_go(connection);
+        info!(%revision, "the log is followed again");
         reader
     }
 
-    /// Frames that the log had acknowledged and that never came back were in its lost tail, and nobody has applied them.
-    fn forget_what_was_lost(&self) {
+    /// Answers whoever waits for such frames; those of which an outcome is known are answered with it.
+    fn answer_that_it_is_unknown(&self, which: impl Fn(&PendingFrame) -> bool) {
         let pending = self.pending.lock();
-        let lost = |(counter, frame): (&u64, &super::PendingFrame)| {
-            (frame.committed && frame.outcomes.is_none()).then_some(*counter)
-        };
-        let lost: Vec<u64> = pending.iter().filter_map(lost).collect();
+        let unknown = pending.iter().filter(|(_, frame)| frame.outcomes.is_none() && which(frame));
+        let unknown: Vec<u64> = unknown.map(|(counter, _)| *counter).collect();
         drop(pending);
-        for counter in lost {
+        for counter in unknown {
             writer::refused(self, counter, Unwritten::Unreachable);
         }
     }
 
+    /// Frames go out again. `connection`: over which the session was opened; [`NONE`]: over none yet.
     fn let_go(&self, connection: u64) {
         self.outgoing.is_opened_on(connection);
         self.trouble.send_replace(Trouble::None);

@@ -29,8 +29,8 @@ const RECORDS_PER_TIDY: usize = 256;
 pub(super) enum Setback {
     /// It does not hold any more what this relay has applied.
     Lost(String),
-    /// The state that it was healed with is not stored any more.
-    Seedless(String),
+    /// What has to be applied next is not stored any more: a newer snapshot took its place.
+    Overtaken(String),
     /// It can never be followed again.
     Final(String),
 }
@@ -41,11 +41,11 @@ pub(super) async fn run(
     mut reader: Box<dyn LogReader>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut bytes_since_snapshot = 0;
+    let mut due = Due::new(&shared);
     let _end = EndGuard(Arc::clone(&shared));
     loop {
         let next = async {
-            match step(&shared, &mut *reader, &mut bytes_since_snapshot).await {
+            match step(&shared, &mut *reader, &mut due).await {
                 Ok(Step::Next) => Ok(None),
                 Ok(Step::ReadAnew) => Ok(Some(shared.log().read(shared.next_position()))),
                 Ok(Step::End) => Err(None),
@@ -53,7 +53,7 @@ pub(super) async fn run(
                 // Nobody else can have written to it, so there is nobody to agree with.
                 Err(Setback::Lost(why)) if shared.log().is_exclusive() => Err(Some(why)),
                 Err(Setback::Lost(why)) => healing::heal(&shared, &why).await.map(Some).map_err(Some),
-                Err(Setback::Seedless(why)) => {
+                Err(Setback::Overtaken(why)) => {
                     healing::begin_anew(&shared, &why).await.map(Some).map_err(Some)
                 }
             }
@@ -77,21 +77,16 @@ enum Step {
 }
 
 /// Applies the next batch, and stores a snapshot when one is due.
-async fn step(
-    shared: &Arc<Shared>,
-    reader: &mut dyn LogReader,
-    bytes_since_snapshot: &mut u64,
-) -> Result<Step, Setback> {
+async fn step(shared: &Arc<Shared>, reader: &mut dyn LogReader, due: &mut Due) -> Result<Step, Setback> {
     match reader.next_batch().await {
         Ok(batch) => {
             for stored in &batch.frames {
-                *bytes_since_snapshot += stored.frame.len() as u64;
                 shared.take(stored).await?;
+                due.bytes += stored.frame.len() as u64;
             }
-            let due = *bytes_since_snapshot >= shared.bounds.snapshot_every;
-            if due && shared.snapshotting.try_lock().is_ok() {
-                *bytes_since_snapshot = 0;
-                tokio::spawn(Arc::clone(shared).snapshot());
+            if due.bytes >= due.at && shared.snapshotting.try_lock().is_ok() {
+                let since = std::mem::replace(due, Due::new(shared)).since;
+                tokio::spawn(Arc::clone(shared).snapshot_if_none_since(since));
             }
             Ok(Step::Next)
         }
@@ -102,7 +97,29 @@ async fn step(
         }
         Err(ReadError::Closed) => Ok(Step::End),
         Err(error @ ReadError::Regressed { .. }) => Err(Setback::Lost(error.to_string())),
+        // This relay was frozen or cut off while others stored snapshots.
+        Err(error @ ReadError::Truncated { .. }) => Err(Setback::Overtaken(error.to_string())),
         Err(error) => Err(Setback::Final(error.to_string())),
+    }
+}
+
+/// When the next snapshot is due.
+struct Due {
+    /// Bytes of frames that were applied since the last one was.
+    bytes: u64,
+    /// So many make it due.
+    at: u64,
+    /// What had been applied then.
+    since: Position,
+}
+
+impl Due {
+    /// Relays on one log come to it one after the other, so that those behind the first find one that is new enough.
+    fn new(shared: &Shared) -> Self {
+        let every = shared.bounds.snapshot_every;
+        let later = if shared.log().is_exclusive() { 0 } else { every / 1_024 * (shared.session % 256) };
+        let since = shared.applied.read().last.map_or(Position(0), |last| last.position);
+        Self { bytes: 0, at: every + later, since }
     }
 }
 
@@ -146,7 +163,9 @@ impl Shared {
         let reseed = self.applied.read().fold.wants(&frame).cloned();
         if let Some(reseed) = &reseed {
             let lost = aside::fetch(&*self.log(), reseed).await;
-            self.applied.write().fold.give(lost.map_err(|why| Setback::Seedless(why.to_string()))?);
+            self.applied.write().fold.give(lost.map_err(|why| {
+                Setback::Overtaken(format!("the state that the log was healed with: {why}"))
+            })?);
         }
         self.apply(stored, &frame);
         if reseed.is_some() {
@@ -243,6 +262,16 @@ impl Shared {
             if !self.applied.write().fold.tidy() {
                 return;
             }
+        }
+    }
+
+    /// Stores a snapshot, unless another relay has stored one behind that position: each that is stored lets the log drop
+    /// frames, which a relay that starts just then or was cut off for a moment may still need.
+    async fn snapshot_if_none_since(self: Arc<Self>, since: Position) {
+        let log = self.log();
+        let newest = log.newest_snapshots().await.ok().and_then(|stored| stored.first().map(|it| it.id));
+        if newest.is_none_or(|it| it.position <= since) {
+            self.snapshot().await;
         }
     }
 

@@ -107,15 +107,7 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let info = log.info().await?;
     let session = getrandom::u64()?;
-    let mut aside = Aside::load_telling(&*log, told).await?;
-    let (mut frames, tail) = (0, info.tail);
-    aside
-        .replay(&*log, |stored, _| {
-            frames += 1;
-            told(Reading::Log { frames, at: stored.position, tail });
-        })
-        .await?;
-    let Aside { applied, trail, reader } = aside;
+    let Aside { applied, trail, reader } = Aside::of_all(&*log, told).await?;
     let revision = applied.fold.revision();
     let outgoing = writer::Outgoing::new(log.connection());
     let facts = LogFacts::of(&*log, &info);
