@@ -89,7 +89,7 @@ const ROOMS: &[Room] = &[
     room("relay/src/access",           &["std", "dormouse_proto", "ring", "subtle", "thiserror"], NOT_PURE),
     room("relay/src/doors.rs",         &["std", "thiserror", "tokio", "crate::access", "crate::config", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs", "std::net", "tokio::net"]),
     room("relay/src/doors",            &["std", "parking_lot", "tokio", "tokio_rustls", "tracing", "xxhash_rust", "crate::access", "crate::config", "crate::doors", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::net", "tokio::net"]),
-    room("relay/src/listener.rs",      &["std", "tokio", "tokio_rustls", "tracing", "crate::config::ConnectionSettings", "crate::doors", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
+    room("relay/src/listener.rs",      &["std", "tokio", "tokio_rustls", "tracing", "crate::clock", "crate::config::ConnectionSettings", "crate::doors", "crate::metrics"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
     room("relay/src/listener",         &["std", "parking_lot", "rustix::process", "tokio", "tokio_rustls", "tracing", "crate::listener"], &["std::time::Instant", "std::time::SystemTime", "std::fs"]),
     room("relay/src/listener/conduct.rs", &["std"], NOT_PURE),
     room("relay/src/listener/pace.rs", &["std", "crate::listener::conduct"], NOT_PURE),

@@ -25,6 +25,7 @@ use tokio_rustls::{TlsAcceptor, rustls};
 use tracing::{debug, warn};
 
 use crate::{
+    clock::Clock,
     config::ConnectionSettings,
     doors::{Doors, Tls},
     metrics::{Handshake, Metrics, Visit},
@@ -52,12 +53,12 @@ pub(crate) struct Host {
     settings: ConnectionSettings,
     patience: Patience,
     crowd: Crowd,
-    opened: Instant,
+    clock: Clock,
     metrics: Arc<Metrics>,
 }
 
 impl Host {
-    fn new(settings: ConnectionSettings, metrics: Arc<Metrics>) -> Self {
+    fn new(settings: ConnectionSettings, clock: Clock, metrics: Arc<Metrics>) -> Self {
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let room = Room {
             all: open_files::connections(settings.connections_max),
@@ -69,17 +70,17 @@ impl Host {
             idle: Duration::from_millis(settings.idle_ms),
             answer: Duration::from_millis(settings.answer_ms),
         };
-        Self { settings, patience, crowd: Crowd::new(room), opened: Instant::now(), metrics }
+        Self { settings, patience, crowd: Crowd::new(room), clock, metrics }
     }
 
-    /// Since the port was opened.
+    /// By the time in which a relay that stood still finds nobody late.
     pub(crate) fn now(&self) -> Millis {
-        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.clock.now().0
     }
 
-    /// When that is.
+    /// When that is at the earliest.
     pub(crate) fn instant(&self, at: Millis) -> Option<Instant> {
-        self.opened.checked_add(Duration::from_millis(at))
+        Instant::now().checked_add(Duration::from_millis(at.saturating_sub(self.now())))
     }
 
     pub(crate) fn verdict(&self, member: &Member) -> Verdict {
@@ -113,10 +114,11 @@ pub(crate) fn connections(
     listener: TcpListener,
     settings: ConnectionSettings,
     doors: &Doors,
+    clock: Clock,
     metrics: Arc<Metrics>,
 ) -> (Arc<Host>, mpsc::Receiver<Connection>) {
     let (ready, incoming) = mpsc::channel(READY);
-    let host = Arc::new(Host::new(settings, metrics));
+    let host = Arc::new(Host::new(settings, clock, metrics));
     let port = Port {
         host: Arc::clone(&host),
         tls: doors.tls.clone(),

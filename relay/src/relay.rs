@@ -31,6 +31,8 @@ pub struct Relay {
     pub sequencer: Sequencer,
     /// The leases.
     pub keeper: Arc<Keeper>,
+    /// The time of nodes and connections, in which this relay's own pauses do not exist.
+    pub clock: Clock,
     /// Who came and went lately, where somebody watches.
     pub chronicle: Arc<Chronicle>,
     /// How many must be alive, and whether they are.
@@ -104,6 +106,7 @@ impl Relay {
             id: format!("{:016x}", running.sequencer.session()).into(),
             sequencer: running.sequencer.clone(),
             keeper: Arc::clone(&keeper),
+            clock,
             chronicle,
             floors: Floors::new(&config.floors),
             metrics,
@@ -113,7 +116,7 @@ impl Relay {
             config: Arc::new(config),
             stopping: stopping.clone(),
         };
-        let floors = tokio::spawn(Arc::clone(&relay.floors).run(relay.surroundings(clock), stopping.clone()));
+        let floors = tokio::spawn(Arc::clone(&relay.floors).run(relay.surroundings(), stopping.clone()));
         let keeper = tokio::spawn(keeper.run(running.sequencer.clone(), stopping.clone()));
         let remembering = tokio::spawn(relay.clone().remember(stopping));
         Ok(Started { relay, running, keeper, floors, remembering, stop, _ticking: ticking })
@@ -144,11 +147,11 @@ impl Witness for Witnesses {
 
 impl Relay {
     /// What the floors look at.
-    fn surroundings(&self, clock: Clock) -> Surroundings {
+    fn surroundings(&self) -> Surroundings {
         Surroundings {
             sequencer: self.sequencer.clone(),
             keeper: Arc::clone(&self.keeper),
-            clock,
+            clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
             relay: Arc::clone(&self.id),
         }

@@ -9,4 +9,5 @@ mod frozen;
 mod line;
 #[path = "../processes/relay.rs"]
 mod relay;
+mod stopped;
 mod watching;

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use dormouse_proto::convert::{Violation, Violations};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
 use super::{REQUEST_BYTES, guarded::Inflow, status};
 use crate::{
     error::RelayError,
-    listener::{Host, Member},
+    listener::{Host, Member, Millis},
     metrics::Metrics,
 };
 
@@ -32,8 +32,10 @@ pub(super) struct Arriving<B = Incoming> {
     host: Arc<Host>,
     inflow: Arc<Inflow>,
     metrics: Arc<Metrics>,
+    /// It has so long, ...
     time: Duration,
-    until: Instant,
+    /// ... until then.
+    until: Millis,
     /// Most bodies are there with their header, and need no timer.
     timer: Option<Pin<Box<Sleep>>>,
     taken: u64,
@@ -51,7 +53,7 @@ impl<B> Arriving<B> {
         is_grpc: bool,
     ) -> Self {
         let prefix = if is_grpc { Prefix::default() } else { Prefix::over() };
-        let until = Instant::now() + time;
+        let until = host.now().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         Self {
             body,
             member,
@@ -86,11 +88,19 @@ impl<B> Arriving<B> {
         Ok(())
     }
 
-    /// Whether its time is over; if not, the task is told when it is.
+    /// Whether its time is over; if not, the task is told when it may be.
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
-        let until = self.until;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        timer.as_mut().poll(context).is_ready()
+        let left = |host: &Host, until: Millis| Duration::from_millis(until.saturating_sub(host.now()));
+        let Self { host, until, timer, .. } = self;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep(left(host, *until))));
+        while timer.as_mut().poll(context).is_ready() {
+            match left(host, *until) {
+                Duration::ZERO => return true,
+                // The relay stood still, for which the sender is not to blame.
+                left => timer.as_mut().reset(Instant::now() + left),
+            }
+        }
+        false
     }
 }
 

@@ -125,7 +125,8 @@ async fn serve_current(
     let authentication = Authentication::new(doors.tokens.clone(), Arc::clone(&metrics));
     let closing = Closing::new(relay.stopping.clone(), Arc::clone(&metrics));
     tokio::spawn(tell_health(health, relay.stopping.clone()));
-    let incoming = listener::connections(listener, settings, doors, Arc::clone(&metrics));
+    let incoming =
+        listener::connections(listener, settings, doors, relay.clock.clone(), Arc::clone(&metrics));
     let service = Service { relay, doors: doors.clone(), backups: Arc::new(Semaphore::new(BACKUPS)) };
     let mailbox = MailboxServer::new(service.clone())
         .max_decoding_message_size(REQUEST_BYTES)

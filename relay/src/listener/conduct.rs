@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-/// Milliseconds since the port was opened.
+/// Milliseconds since the relay was started.
 pub(crate) type Millis = u64;
 
 /// Bytes that are neither header nor body of a call: pings, settings, windows. What HTTP/2 may have on its way unread (one
