@@ -1,7 +1,10 @@
 //! The load: nodes that say every field by hand, each with at most one call under way, and watchers.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -133,15 +136,21 @@ pub(crate) type Times = Arc<Mutex<Vec<(Instant, Duration)>>>;
 pub(crate) struct Renewing {
     _tasks: JoinSet<()>,
     times: Times,
+    failed: Arc<AtomicU64>,
 }
 
 impl Renewing {
     pub(crate) fn start(nodes: Vec<Node>) -> Self {
-        let (times, mut tasks) = (Times::default(), JoinSet::new());
+        let (times, failed, mut tasks) = (Times::default(), Arc::default(), JoinSet::new());
         for node in nodes {
-            tasks.spawn(renew(node, Arc::clone(&times)));
+            tasks.spawn(renew(node, Arc::clone(&times), Arc::clone(&failed)));
         }
-        Self { _tasks: tasks, times }
+        Self { _tasks: tasks, times, failed }
+    }
+
+    /// Calls that brought no answer; each was made again.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
     }
 
     /// How long the renewals took that were answered in this time.
@@ -151,15 +160,19 @@ impl Renewing {
     }
 }
 
-async fn renew(mut node: Node, times: Times) {
+async fn renew(mut node: Node, times: Times, failed: Arc<AtomicU64>) {
     const PERIOD: Duration = Duration::from_secs(1);
+    const RETRY: Duration = Duration::from_millis(100);
     let phase = PERIOD.mul_f64(fastrand::f64());
     let mut beats = interval_at(tokio::time::Instant::now() + phase, PERIOD);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beats.tick().await;
         let called = Instant::now();
-        node.beat(Says::Awake).await.expect("renewed");
+        while node.beat(Says::Awake).await.is_err() {
+            failed.fetch_add(1, Relaxed);
+            tokio::time::sleep(RETRY).await;
+        }
         let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
         times.push((Instant::now(), called.elapsed()));
     }

@@ -5,7 +5,10 @@
 //! them stay silent. Some others renew their leases all the while. The relay takes so much silence for a loss of the network,
 //! and keeps all of them for two awake leases; what follows is measured from where it lets go.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use dormouse_proto::wire::v1::{self, member_event::Kind, membership_client::MembershipClient};
 use tokio::task::JoinSet;
@@ -58,7 +61,9 @@ pub(crate) async fn expiry() {
     }
 
     let ready = Instant::now();
-    let due = moment_before(channels[0].clone(), &silent[0].id).await;
+    let (last, spread) = last_due(channels[0].clone(), &silent).await;
+    report("mass_expiry_due_spread_ms", millis(spread), "ms");
+    let due = moment_before(channels[0].clone(), &last).await;
     let suspect = counted(&mut observer, |counts| counts.awake).await;
     report("mass_expiry_100k_ms", millis(suspect.saturating_duration_since(due)), "ms");
     assert_eq!(awake_members(channels[0].clone()).await, OTHERS as u64 + 1, "the others are as they were");
@@ -87,8 +92,31 @@ fn report_of_watchers(watched: &[Watched], ending: Instant) -> Instant {
     last
 }
 
+/// Whose lease runs out last, and how long after the first: those that were granted while the relay was late are longer.
+async fn last_due(channel: Channel, silent: &[Node]) -> (String, Duration) {
+    let silent: HashSet<&str> = silent.iter().map(|it| it.id.as_str()).collect();
+    let mut client = MembershipClient::new(channel);
+    let (mut page_token, mut found) = (String::new(), Vec::new());
+    loop {
+        let request = v1::ListMembersRequest { page_token, ..Default::default() };
+        let page = client.list_members(request).await.expect("a page").into_inner();
+        let now = Instant::now();
+        let due = |it: &v1::Member| now + Duration::from_millis(it.lease_left_ms.into());
+        let members = page.members.into_iter().filter(|it| silent.contains(it.node_id.as_str()));
+        found.extend(members.map(|it| (due(&it), it.node_id)));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(found.len(), silent.len(), "all are members");
+    found.sort_unstable();
+    let [(first, _), .., (last, node_id)] = found.as_slice() else { panic!("there are many") };
+    (node_id.clone(), last.saturating_duration_since(*first))
+}
+
 /// When the lease of that member runs out.
-async fn due(channel: Channel, node_id: &str) -> Instant {
+async fn due_of(channel: Channel, node_id: &str) -> Instant {
     let mut client = MembershipClient::new(channel);
     let request = v1::GetMemberRequest { node_id: node_id.to_owned(), ..Default::default() };
     let member = client.get_member(request).await.expect("an answer").into_inner().member;
@@ -100,9 +128,9 @@ async fn due(channel: Channel, node_id: &str) -> Instant {
 /// Waits until a moment before that, and asks again: a pause of the relay meanwhile would have moved it.
 async fn moment_before(channel: Channel, node_id: &str) -> Instant {
     const EARLY: Duration = Duration::from_millis(500);
-    let wait = due(channel.clone(), node_id).await.saturating_duration_since(Instant::now());
+    let wait = due_of(channel.clone(), node_id).await.saturating_duration_since(Instant::now());
     tokio::time::sleep(wait.saturating_sub(EARLY)).await;
-    due(channel, node_id).await
+    due_of(channel, node_id).await
 }
 
 /// When only the others are left in a count of members.

@@ -70,6 +70,7 @@ pub(crate) async fn pauses() {
         report(&format!("relay_pause_{seconds}s_real_deaths_late_ms"), millis(worst), "ms");
         report(&format!("relay_pause_{seconds}s_false_deaths"), stopped.false_deaths() as f64, "count");
     }
+    report("relay_pause_failed_renewals", renewing.failed() as f64, "count");
     report("relay_pauses", late.len() as f64, "count");
     report("relay_pause_false_deaths", stopped.false_deaths() as f64, "count");
     report("relay_pause_real_deaths_late_ms", millis(late.into_iter().max().unwrap_or_default()), "ms");
