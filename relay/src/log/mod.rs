@@ -9,8 +9,11 @@
 //! same place, with the same bytes, for as long as the log's [`Durability`] holds and it was not truncated;
 //! the adapter checks this itself, because both brokers silently start at the first record they still have.
 
+mod address;
 pub mod claims;
 mod durations;
+mod line;
+mod standing;
 mod types;
 
 #[cfg(any(test, feature = "test-instruments"))]

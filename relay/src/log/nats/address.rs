@@ -4,9 +4,10 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::log::address::{decoded, host_and_port, is_stream_name};
+
 const DEFAULT_STREAM: &str = "dormouse";
 const DEFAULT_PORT: u16 = 4222;
-const STREAM_NAME_MAX: usize = 64;
 const RULE: &str = "nats://[user:password@]host[:port][,host...][/stream][?replicas=1|3|5&monitor=host:port,...], \
                     or the same with tls://";
 
@@ -92,11 +93,6 @@ fn parse(text: &str) -> Option<Address> {
     is_stream_name(stream).then_some(address)
 }
 
-fn is_stream_name(name: &str) -> bool {
-    (1..=STREAM_NAME_MAX).contains(&name.len())
-        && name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_' || it == b'-')
-}
-
 fn parse_credentials(text: &str) -> Option<Credentials> {
     Some(match text.split_once(':') {
         Some((user, password)) => {
@@ -107,33 +103,13 @@ fn parse_credentials(text: &str) -> Option<Credentials> {
 }
 
 fn parse_server(text: &str) -> Option<String> {
-    let has_port = text.rsplit_once(':').is_some_and(|(_, behind)| !behind.contains(']'));
-    let with_port = if has_port { text.to_owned() } else { format!("{text}:{DEFAULT_PORT}") };
-    parse_monitor(&with_port)
+    let (host, port) = host_and_port(text)?;
+    Some(format!("{host}:{}", port.unwrap_or(DEFAULT_PORT)))
 }
 
-/// A host and a port; what else is in it would come to stand in a URL.
+/// Which port that is depends on the server.
 fn parse_monitor(text: &str) -> Option<String> {
-    let (host, port) = text.rsplit_once(':')?;
-    let is_host = |it: u8| it.is_ascii_alphanumeric() || b".-_[]:".contains(&it);
-    let fits = !host.is_empty() && host.bytes().all(is_host) && port.parse::<u16>().is_ok();
-    fits.then(|| text.to_owned())
-}
-
-/// `%41` becomes `A`, as in every URL.
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
+    host_and_port(text)?.1.map(|_| text.to_owned())
 }
 
 #[cfg(test)]

@@ -1,11 +1,7 @@
-//! The line of appends, and the task that takes them to the broker, one after the other.
+//! Takes frames to the broker, one after the other: see [`line`](crate::log::line).
 //!
-//! One frame is on its way at a time. A second one could be stored although the first was lost, and a broker that drops
-//! copies would keep them in the wrong order for good; a server that syncs each message is slower with several, too.
-//! What waits meanwhile makes the next frame larger, which is what pays.
-//!
-//! Invariant: behind a frame whose outcome is unknown nothing is sent that was in the line already; all of it is
-//! answered `Unknown`, so that it comes again in the same order.
+//! A broker that drops copies would keep two frames in the wrong order for good if the first of them was lost; and a server
+//! that syncs each message is slower with several on their way.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -16,137 +12,36 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
-use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::frame;
 use super::link::{REQUEST, Wire};
 use super::shared::Shared;
-use crate::log::{Appended, BoxFuture, Position, RecordId, Rejection};
+use crate::log::line::{Appender, Broker, Waiting};
+use crate::log::{Appended, Position, Rejection};
 
-/// Appends that may be unanswered; all but one of them wait here.
-pub(super) const IN_LINE: usize = 64;
-const BYTES_IN_LINE: usize = 16 << 20;
 /// How long a look at the stream may hold up an append. A server that answers says within half of it that it is gone.
 const LOOK: Duration = Duration::from_secs(2);
 
-struct Waiting {
-    /// The only connection that it may go over.
-    connection: Option<u64>,
-    record_id: RecordId,
-    frame: Bytes,
-    answer: oneshot::Sender<Appended>,
+/// Opens the line.
+pub(super) fn start(shared: &Arc<Shared>) -> Appender {
+    Appender::start(ToBroker(Arc::clone(shared)), shared.max_frame_bytes, &shared.standing)
 }
 
-#[derive(Default)]
-struct Line {
-    unanswered: usize,
-    unanswered_bytes: usize,
-    /// `None` once the log is closed.
-    entrance: Option<mpsc::UnboundedSender<Waiting>>,
-}
+struct ToBroker(Arc<Shared>);
 
-pub(super) struct Appender {
-    shared: Arc<Shared>,
-    line: Arc<Mutex<Line>>,
-    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Appender {
-    pub(super) fn start(shared: &Arc<Shared>) -> Self {
-        // Bounded by IN_LINE and BYTES_IN_LINE, which are counted where the line is entered.
-        let (entrance, waiting) = mpsc::unbounded_channel();
-        let line = Line { entrance: Some(entrance), ..Line::default() };
-        let line = Arc::new(Mutex::new(line));
-        let task = tokio::spawn(serve(Arc::clone(shared), Arc::clone(&line), waiting));
-        Self { shared: Arc::clone(shared), line, task: tokio::sync::Mutex::new(Some(task)) }
+impl Broker for ToBroker {
+    async fn append(&mut self, next: &Waiting) -> Appended {
+        append(&self.0, next).await
     }
 
-    /// Puts an append in line; it may be for one connection only.
-    pub(super) fn append(
-        &self,
-        connection: Option<u64>,
-        record_id: RecordId,
-        frame: Bytes,
-    ) -> BoxFuture<'static, Appended> {
-        match self.enqueue(connection, record_id, frame) {
-            Ok(answer) => Box::pin(async move { answer.await.unwrap_or(Appended::Unknown) }),
-            Err(rejection) => Box::pin(std::future::ready(Appended::Rejected(rejection))),
-        }
+    async fn left_open(&mut self) {
+        self.0.link.replace_if_worn().await;
     }
-
-    fn enqueue(
-        &self,
-        connection: Option<u64>,
-        record_id: RecordId,
-        frame: Bytes,
-    ) -> Result<oneshot::Receiver<Appended>, Rejection> {
-        if frame.len() > self.shared.max_frame_bytes {
-            return Err(Rejection::TooLarge { limit: self.shared.max_frame_bytes });
-        }
-        let mut line = self.line.lock();
-        let bytes = line.unanswered_bytes + frame.len();
-        let entrance = line.entrance.clone().ok_or(Rejection::Closed)?;
-        if self.shared.ended().is_some() {
-            return Err(Rejection::Failed);
-        }
-        if line.unanswered >= IN_LINE || bytes > BYTES_IN_LINE {
-            return Err(Rejection::TooManyInFlight { frames: IN_LINE, bytes: BYTES_IN_LINE });
-        }
-        let (answer, answered) = oneshot::channel();
-        entrance.send(Waiting { connection, record_id, frame, answer }).map_err(|_| Rejection::Closed)?;
-        line.unanswered += 1;
-        line.unanswered_bytes = bytes;
-        Ok(answered)
-    }
-
-    /// Takes nothing more and returns when everything in line was answered.
-    pub(super) async fn close(&self) {
-        self.line.lock().entrance = None;
-        // Held meanwhile, so that a second caller waits as well.
-        let mut task = self.task.lock().await;
-        if let Some(task) = task.take() {
-            // It can only have been cancelled together with the runtime; there is nothing to add.
-            let _ = task.await;
-        }
-    }
-}
-
-/// What waits is still taken to the broker; nobody can wait for it any more.
-impl Drop for Appender {
-    fn drop(&mut self) {
-        self.line.lock().entrance = None;
-    }
-}
-
-async fn serve(shared: Arc<Shared>, line: Arc<Mutex<Line>>, mut waiting: mpsc::UnboundedReceiver<Waiting>) {
-    while let Some(next) = waiting.recv().await {
-        let appended = append(&shared, &next).await;
-        answer(&line, next, appended);
-        if appended == Appended::Unknown {
-            while let Ok(behind) = waiting.try_recv() {
-                answer(&line, behind, Appended::Unknown);
-            }
-            shared.link.replace_if_worn().await;
-        }
-    }
-}
-
-fn answer(line: &Mutex<Line>, waiting: Waiting, appended: Appended) {
-    {
-        let mut line = line.lock();
-        line.unanswered -= 1;
-        line.unanswered_bytes -= waiting.frame.len();
-    }
-    // A caller that went away does not want its answer.
-    let _ = waiting.answer.send(appended);
 }
 
 async fn append(shared: &Shared, waiting: &Waiting) -> Appended {
-    if shared.ended().is_some() {
+    if shared.standing.has_ended() {
         return Appended::Rejected(Rejection::Failed);
     }
     if !shared.link.ready().await {
@@ -158,7 +53,7 @@ async fn append(shared: &Shared, waiting: &Waiting) -> Appended {
     }
     match publish(shared, &wire, waiting).await {
         Ok(ack) => {
-            shared.set_full(false);
+            shared.standing.set_full(false);
             let position = Position(ack.sequence);
             if shared.acknowledge(position, ack.duplicate) {
                 Appended::Committed { position: Some(position) }
@@ -200,7 +95,7 @@ async fn unpublished(shared: &Shared, error: &PublishError) -> Appended {
         }
         (_, Some(cause)) if is_full(cause) => {
             tracing::warn!(%cause, "the broker has no room; frames are rejected until it has");
-            shared.set_full(true);
+            shared.standing.set_full(true);
             Appended::Rejected(Rejection::StoreFull)
         }
         (PublishErrorKind::StreamNotFound, _) => {

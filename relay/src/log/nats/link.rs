@@ -198,7 +198,7 @@ fn auth(credentials: Option<&Credentials>) -> Auth {
 pub(super) async fn keep_up(log: Weak<Shared>, mut state: watch::Receiver<LinkState>) {
     let mut pause = PAUSE_MIN;
     while state.wait_for(|state| !state.up).await.is_ok() {
-        let Some(log) = log.upgrade().filter(|log| log.ended().is_none()) else { return };
+        let Some(log) = log.upgrade().filter(|log| !log.standing.has_ended()) else { return };
         log.link.replace(&log.link.wire()).await;
         if log.link.is_up() {
             pause = PAUSE_MIN;

@@ -31,11 +31,11 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::time::timeout;
 
+use super::line::{Appender, IN_LINE};
 use super::{
     Appended, BoxFuture, Health, Log, LogError, LogInfo, LogReader, Position, ReadError, RecordId,
     SnapshotBody, SnapshotId, SnapshotInfo, SnapshotReader, StoredFrame,
 };
-use appender::{Appender, IN_LINE};
 use link::{Link, REQUEST};
 use reader::NatsReader;
 use shared::{Opened, Shared, failed};
@@ -162,7 +162,7 @@ impl Nats {
         let shared = Arc::new(Shared::new(opened));
         tokio::spawn(link::keep_up(Arc::downgrade(&shared), shared.link.watch()));
         let snapshots = Snapshots::new(Arc::clone(&shared));
-        Ok(Self { address, options, appender: Appender::start(&shared), shared, snapshots })
+        Ok(Self { address, options, appender: appender::start(&shared), shared, snapshots })
     }
 }
 
@@ -274,7 +274,7 @@ impl Log for Nats {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.appender.close().await;
-            self.shared.end(ReadError::Closed);
+            self.shared.standing.end(ReadError::Closed);
         })
     }
 }

@@ -97,14 +97,14 @@ pub(super) struct NatsReader {
 
 impl NatsReader {
     pub(super) fn new(shared: Arc<Shared>, from: Position) -> Self {
-        let (link, end) = (shared.link.watch(), shared.watch_end());
+        let (link, end) = (shared.link.watch(), shared.standing.watch_end());
         let next = from.max(Position::FIRST);
         Self { shared, link, end, next, last: None, told_at_tail: false, feed: None, failures: 0 }
     }
 
     async fn advance(&mut self) -> Result<Batch, ReadError> {
         loop {
-            if let Some(ended) = self.shared.ended() {
+            if let Some(ended) = self.shared.standing.ended() {
                 return Err(ended);
             }
             match self.step().await {

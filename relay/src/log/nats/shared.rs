@@ -1,18 +1,18 @@
 //! What appends, readers and snapshots have in common: the way to the broker, and whether the log is still the one
 //! that was opened.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::Stream;
-use parking_lot::RwLock;
-use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::link::Link;
 use super::stream::{self, Edges};
 use crate::log::nats::frame;
+use crate::log::standing::Standing;
 use crate::log::{Durability, Health, LogError, LogId, Position, ReadError, StoredFrame};
 
 /// A stream that a server does not find may be one that the server has not read in yet; after these looks it is gone.
@@ -27,9 +27,7 @@ pub(super) struct Shared {
     pub(super) durability: Durability,
     pub(super) replicas: usize,
     pub(super) max_frame_bytes: usize,
-    health: RwLock<Health>,
-    /// Set when this log can never be read on.
-    ended: watch::Sender<Option<ReadError>>,
+    pub(super) standing: Arc<Standing>,
     /// The highest position that the broker has acknowledged to this process.
     acknowledged: AtomicU64,
 }
@@ -49,6 +47,7 @@ impl Shared {
         let Opened { link, log_id, stream, durability, replicas, max_frame_bytes } = opened;
         let subject = stream::subject(&stream, log_id);
         Self {
+            standing: Arc::new(Standing::of(&stream)),
             link,
             log_id,
             stream,
@@ -56,63 +55,16 @@ impl Shared {
             durability,
             replicas,
             max_frame_bytes,
-            health: RwLock::new(Health::Serving),
-            ended: watch::Sender::new(None),
             acknowledged: AtomicU64::new(0),
         }
     }
 
     pub(super) fn health(&self) -> Health {
-        let health = self.health.read().clone();
+        let health = self.standing.health();
         if health == Health::Serving && !self.link.is_up() {
             return Health::Unreachable("there is no connection to the broker".to_owned());
         }
         health
-    }
-
-    /// Notes whether the broker has room.
-    pub(super) fn set_full(&self, full: bool) {
-        let health = if full { Health::StoreFull } else { Health::Serving };
-        let mut current = self.health.write();
-        if matches!(*current, Health::Serving | Health::StoreFull) {
-            *current = health;
-        }
-    }
-
-    pub(super) fn ended(&self) -> Option<ReadError> {
-        self.ended.borrow().clone()
-    }
-
-    pub(super) fn watch_end(&self) -> watch::Receiver<Option<ReadError>> {
-        self.ended.subscribe()
-    }
-
-    /// Ends the log for good, for this process.
-    pub(super) fn end(&self, why: ReadError) {
-        let first = self.ended.send_if_modified(|ended| {
-            let first = ended.is_none();
-            if first {
-                *ended = Some(why.clone());
-            }
-            first
-        });
-        if first && why == ReadError::Closed {
-            *self.health.write() = Health::Closed;
-        } else if first {
-            tracing::error!(%why, stream = self.stream, "the log has ended; it takes no appends until it is opened again");
-            *self.health.write() = Health::Failed(why.to_string());
-        } else if why == ReadError::Closed {
-            *self.health.write() = Health::Closed;
-            self.ended.send_replace(Some(why));
-        }
-    }
-
-    pub(super) fn check_open(&self) -> Result<(), LogError> {
-        match self.ended() {
-            None => Ok(()),
-            Some(ReadError::Closed) => Err(LogError::Closed),
-            Some(other) => Err(LogError::Read(other)),
-        }
     }
 
     /// Notes an acknowledged position. A place that was given already means that the broker has lost its tail and
@@ -121,7 +73,7 @@ impl Shared {
         let before = self.acknowledged.fetch_max(position.0, Ordering::AcqRel);
         let well = duplicate || position.0 > before;
         if !well {
-            self.end(ReadError::Regressed { tail: Some(position) });
+            self.standing.end(ReadError::Regressed { tail: Some(position) });
         }
         well
     }
@@ -137,7 +89,7 @@ impl Shared {
 
     /// What the log holds now. A stream that is gone, or that was made anew, ends this log.
     pub(super) async fn edges(&self) -> Result<Edges, LogError> {
-        self.check_open()?;
+        self.standing.check_open()?;
         for look in 1..=LOOKS {
             match self.link.context().get_stream(&self.stream).await {
                 Ok(stream) => {
@@ -153,14 +105,14 @@ impl Shared {
             }
         }
         let gone = ReadError::Regressed { tail: None };
-        self.end(gone.clone());
+        self.standing.end(gone.clone());
         Err(LogError::Read(gone))
     }
 
     pub(super) async fn frame_at(&self, position: Position) -> Result<Option<StoredFrame>, LogError> {
         use async_nats::jetstream::stream::LastRawMessageErrorKind::{JetStream, NoMessageFound};
 
-        self.check_open()?;
+        self.standing.check_open()?;
         if position.0 == 0 {
             return Ok(None);
         }

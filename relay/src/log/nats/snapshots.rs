@@ -54,7 +54,7 @@ impl Snapshots {
 
     pub(super) async fn put(&self, id: SnapshotId, body: SnapshotBody) -> Result<(), LogError> {
         let _one = self.putting.lock().await;
-        self.shared.check_open()?;
+        self.shared.standing.check_open()?;
         let context = self.shared.link.context();
         let store = self.store(&context).await?;
         let log_id = self.shared.log_id;

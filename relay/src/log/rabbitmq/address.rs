@@ -6,13 +6,14 @@ use std::{fmt, str::FromStr};
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 
+use crate::log::address::{decoded, host_and_port, is_stream_name};
+
 const DEFAULT_STREAM: &str = "dormouse";
 const DEFAULT_PORT: u16 = 5672;
 const DEFAULT_TLS_PORT: u16 = 5671;
 const DEFAULT_VHOST: &str = "/";
 /// What a new broker has, for its own machine only.
 const DEFAULT_USER: &str = "guest";
-const STREAM_NAME_MAX: usize = 64;
 const DEFAULT_RETENTION_MB: u64 = 4_096;
 /// Less would hold up appends between any two snapshots.
 const RETENTION_MB_MIN: u64 = 16;
@@ -142,40 +143,14 @@ fn parse(text: &str) -> Option<Address> {
     Some(address)
 }
 
-fn is_stream_name(name: &str) -> bool {
-    (1..=STREAM_NAME_MAX).contains(&name.len())
-        && name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_' || it == b'-')
-}
-
 /// A virtual host may be called by nearly anything, but a slash in it must be written as `%2F`.
 fn parse_vhost(text: &str) -> Option<String> {
     if text.contains('/') { None } else { decoded(text) }
 }
 
 fn parse_server(text: &str, usual_port: u16) -> Option<(String, u16)> {
-    let has_port = text.rsplit_once(':').is_some_and(|(_, behind)| !behind.contains(']'));
-    let (host, port) = match text.rsplit_once(':').filter(|_| has_port) {
-        Some((host, port)) => (host, port.parse().ok()?),
-        None => (text, usual_port),
-    };
-    let is_host = |it: u8| it.is_ascii_alphanumeric() || b".-_[]:".contains(&it);
-    (!host.is_empty() && host.bytes().all(is_host)).then(|| (host.to_owned(), port))
-}
-
-/// `%41` becomes `A`, as in every URL.
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
+    let (host, port) = host_and_port(text)?;
+    Some((host.to_owned(), port.unwrap_or(usual_port)))
 }
 
 #[cfg(test)]

@@ -1,19 +1,11 @@
-//! The line of appends, and the task that takes them to the broker, one after the other.
+//! Takes frames to the broker, one after the other: see [`line`](crate::log::line). An append whose outcome is unknown comes
+//! again on another channel.
 //!
-//! One frame is on its way at a time. A second one could be stored although the first was lost, and no hole in a
-//! writer's numbers could be told from a frame that the broker has lost. What waits meanwhile makes the next frame
-//! larger, which is what pays.
-//!
-//! Invariant: behind a frame whose outcome is unknown nothing is sent that was in the line already; all of it is
-//! answered `Unknown`, so that it comes again in the same order, on another channel.
+//! With two on their way no hole in a writer's numbers could be told from a frame that the broker has lost.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::envelope::{self, Content, Framed, Message, Writer};
@@ -21,128 +13,16 @@ use super::feed::Fault;
 use super::link::{REQUEST, Wire};
 use super::snapshots::Snapshots;
 use super::stream;
-use crate::log::{Appended, BoxFuture, RecordId, Rejection};
+use crate::log::line::{Appender, Broker, Waiting};
+use crate::log::{Appended, RecordId, Rejection};
 
-/// Appends that may be unanswered; all but one of them wait here.
-pub(super) const IN_LINE: usize = 64;
-const BYTES_IN_LINE: usize = 16 << 20;
 /// A log that is full asks so often whether another relay has stored a snapshot.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
-struct Waiting {
-    /// The only connection that it may go over.
-    connection: Option<u64>,
-    record_id: RecordId,
-    frame: Bytes,
-    answer: oneshot::Sender<Appended>,
-}
-
-#[derive(Default)]
-struct Line {
-    unanswered: usize,
-    unanswered_bytes: usize,
-    /// `None` once the log is closed.
-    entrance: Option<mpsc::UnboundedSender<Waiting>>,
-}
-
-pub(super) struct Appender {
-    snapshots: Arc<Snapshots>,
-    line: Arc<Mutex<Line>>,
-    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Appender {
-    pub(super) fn start(snapshots: &Arc<Snapshots>) -> Self {
-        // Bounded by IN_LINE and BYTES_IN_LINE, which are counted where the line is entered.
-        let (entrance, waiting) = mpsc::unbounded_channel();
-        let line = Arc::new(Mutex::new(Line { entrance: Some(entrance), ..Line::default() }));
-        let to_broker = ToBroker { snapshots: Arc::clone(snapshots), asked: None, unresolved: None };
-        let task = tokio::spawn(serve(to_broker, Arc::clone(&line), waiting));
-        Self { snapshots: Arc::clone(snapshots), line, task: tokio::sync::Mutex::new(Some(task)) }
-    }
-
-    /// Puts an append in line; it may be for one connection only.
-    pub(super) fn append(
-        &self,
-        connection: Option<u64>,
-        record_id: RecordId,
-        frame: Bytes,
-    ) -> BoxFuture<'static, Appended> {
-        match self.enqueue(connection, record_id, frame) {
-            Ok(answer) => Box::pin(async move { answer.await.unwrap_or(Appended::Unknown) }),
-            Err(rejection) => Box::pin(std::future::ready(Appended::Rejected(rejection))),
-        }
-    }
-
-    fn enqueue(
-        &self,
-        connection: Option<u64>,
-        record_id: RecordId,
-        frame: Bytes,
-    ) -> Result<oneshot::Receiver<Appended>, Rejection> {
-        let shared = &self.snapshots.shared;
-        if frame.len() > shared.max_frame_bytes {
-            return Err(Rejection::TooLarge { limit: shared.max_frame_bytes });
-        }
-        let mut line = self.line.lock();
-        let bytes = line.unanswered_bytes + frame.len();
-        let entrance = line.entrance.clone().ok_or(Rejection::Closed)?;
-        if shared.ended().is_some() {
-            return Err(Rejection::Failed);
-        }
-        if line.unanswered >= IN_LINE || bytes > BYTES_IN_LINE {
-            return Err(Rejection::TooManyInFlight { frames: IN_LINE, bytes: BYTES_IN_LINE });
-        }
-        let (answer, answered) = oneshot::channel();
-        entrance.send(Waiting { connection, record_id, frame, answer }).map_err(|_| Rejection::Closed)?;
-        line.unanswered += 1;
-        line.unanswered_bytes = bytes;
-        Ok(answered)
-    }
-
-    /// Takes nothing more and returns when everything in line was answered.
-    pub(super) async fn close(&self) {
-        self.line.lock().entrance = None;
-        // Held meanwhile, so that a second caller waits as well.
-        let mut task = self.task.lock().await;
-        if let Some(task) = task.take() {
-            // It can only have been cancelled together with the runtime; there is nothing to add.
-            let _ = task.await;
-        }
-    }
-}
-
-/// What waits is still taken to the broker; nobody can wait for it any more.
-impl Drop for Appender {
-    fn drop(&mut self) {
-        self.line.lock().entrance = None;
-    }
-}
-
-async fn serve(
-    mut to_broker: ToBroker,
-    line: Arc<Mutex<Line>>,
-    mut waiting: mpsc::UnboundedReceiver<Waiting>,
-) {
-    while let Some(next) = waiting.recv().await {
-        let appended = to_broker.append(&next).await;
-        answer(&line, next, appended);
-        if appended == Appended::Unknown {
-            while let Ok(behind) = waiting.try_recv() {
-                answer(&line, behind, Appended::Unknown);
-            }
-        }
-    }
-}
-
-fn answer(line: &Mutex<Line>, waiting: Waiting, appended: Appended) {
-    {
-        let mut line = line.lock();
-        line.unanswered -= 1;
-        line.unanswered_bytes -= waiting.frame.len();
-    }
-    // A caller that went away does not want its answer.
-    let _ = waiting.answer.send(appended);
+/// Opens the line.
+pub(super) fn start(snapshots: &Arc<Snapshots>) -> Appender {
+    let to_broker = ToBroker { snapshots: Arc::clone(snapshots), asked: None, unresolved: None };
+    Appender::start(to_broker, snapshots.shared.max_frame_bytes, &snapshots.shared.standing)
 }
 
 struct ToBroker {
@@ -153,10 +33,10 @@ struct ToBroker {
     unresolved: Option<RecordId>,
 }
 
-impl ToBroker {
+impl Broker for ToBroker {
     async fn append(&mut self, waiting: &Waiting) -> Appended {
         let shared = Arc::clone(&self.snapshots.shared);
-        if shared.ended().is_some() {
+        if shared.standing.has_ended() {
             return Appended::Rejected(Rejection::Failed);
         }
         let is_new = self.unresolved != Some(waiting.record_id);
@@ -198,7 +78,9 @@ impl ToBroker {
             }
         }
     }
+}
 
+impl ToBroker {
     /// Whether a frame leaves the broker room for all that the second-newest snapshot needs.
     async fn has_room(&mut self, len: usize) -> bool {
         let shared = &self.snapshots.shared;
@@ -215,7 +97,7 @@ impl ToBroker {
                 "the log is full: the broker could drop frames that the second-newest snapshot needs"
             );
         }
-        shared.set_full(!fits);
+        shared.standing.set_full(!fits);
         fits
     }
 

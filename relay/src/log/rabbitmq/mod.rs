@@ -48,11 +48,11 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::time::sleep;
 
+use super::line::{Appender, IN_LINE};
 use super::{
     Appended, BoxFuture, Durability, Health, Log, LogError, LogId, LogInfo, LogReader, Position, ReadError,
     RecordId, SnapshotBody, SnapshotId, SnapshotInfo, SnapshotReader, StoredFrame,
 };
-use appender::{Appender, IN_LINE};
 use link::Link;
 use reader::RabbitReader;
 use room::Room;
@@ -165,7 +165,7 @@ impl RabbitMq {
             let detail = error.to_string();
             return Err(OpenError::Unreachable { address: address.to_string(), detail });
         }
-        Ok(Self { address, options, appender: Appender::start(&snapshots), shared, snapshots })
+        Ok(Self { address, options, appender: appender::start(&snapshots), shared, snapshots })
     }
 }
 
@@ -282,7 +282,7 @@ impl Log for RabbitMq {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.appender.close().await;
-            self.shared.end(ReadError::Closed);
+            self.shared.standing.end(ReadError::Closed);
             self.shared.link.close().await;
         })
     }

@@ -105,7 +105,7 @@ pub(super) struct RabbitReader {
 
 impl RabbitReader {
     pub(super) fn new(shared: Arc<Shared>, from: Position) -> Self {
-        let (link, end) = (shared.link.watch(), shared.watch_end());
+        let (link, end) = (shared.link.watch(), shared.standing.watch_end());
         Self {
             shared,
             link,
@@ -123,7 +123,7 @@ impl RabbitReader {
 
     async fn advance(&mut self) -> Result<Batch, ReadError> {
         loop {
-            if let Some(ended) = self.shared.ended() {
+            if let Some(ended) = self.shared.standing.ended() {
                 return Err(ended);
             }
             match self.step().await {

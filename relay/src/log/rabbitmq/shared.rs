@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::envelope::{self, Content, Framed, Message, Writer};
@@ -13,6 +12,7 @@ use super::feed::{self, Fault, Feed, Start, Stored};
 use super::link::{Link, Wire};
 use super::room::Room;
 use super::stream::{self, Names};
+use crate::log::standing::Standing;
 use crate::log::{Durability, Health, LogError, LogId, Position, ReadError, StoredFrame};
 
 /// A stream that a server does not find may be one that the server has not read in yet; after these looks it is gone.
@@ -44,9 +44,7 @@ pub(super) struct Shared {
     pub(super) room: Mutex<Room>,
     /// Drawn for this log and process: what it writes is told from what others write.
     pub(super) process: u64,
-    health: RwLock<Health>,
-    /// Set when this log can never be read on.
-    ended: watch::Sender<Option<ReadError>>,
+    pub(super) standing: Arc<Standing>,
     /// The newest frame that the broker has acknowledged to this process.
     acknowledged: Mutex<Option<(Writer, u64)>>,
 }
@@ -66,6 +64,7 @@ impl Shared {
     pub(super) fn new(opened: Opened) -> Self {
         let Opened { link, log_id, names, durability, max_frame_bytes, room, process } = opened;
         Self {
+            standing: Arc::new(Standing::of(&names.log)),
             routing_key: stream::routing_key(&names.log, log_id),
             link,
             log_id,
@@ -74,14 +73,12 @@ impl Shared {
             max_frame_bytes,
             room: Mutex::new(room),
             process,
-            health: RwLock::new(Health::Serving),
-            ended: watch::Sender::new(None),
             acknowledged: Mutex::default(),
         }
     }
 
     pub(super) fn health(&self) -> Health {
-        let health = self.health.read().clone();
+        let health = self.standing.health();
         if !matches!(health, Health::Serving | Health::StoreFull) {
             return health;
         }
@@ -98,49 +95,6 @@ impl Shared {
     /// Whether the broker says that its disk is full.
     pub(super) fn disk_is_full(&self) -> bool {
         self.link.blocked().is_some_and(|reason| is_disk(&reason))
-    }
-
-    /// Notes whether there is room behind the second-newest snapshot.
-    pub(super) fn set_full(&self, full: bool) {
-        let health = if full { Health::StoreFull } else { Health::Serving };
-        let mut current = self.health.write();
-        if matches!(*current, Health::Serving | Health::StoreFull) {
-            *current = health;
-        }
-    }
-
-    pub(super) fn ended(&self) -> Option<ReadError> {
-        self.ended.borrow().clone()
-    }
-
-    pub(super) fn watch_end(&self) -> watch::Receiver<Option<ReadError>> {
-        self.ended.subscribe()
-    }
-
-    /// Ends the log for good, for this process.
-    pub(super) fn end(&self, why: ReadError) {
-        let first = self.ended.send_if_modified(|ended| {
-            let first = ended.is_none();
-            if first {
-                *ended = Some(why.clone());
-            }
-            first
-        });
-        if why == ReadError::Closed {
-            *self.health.write() = Health::Closed;
-            self.ended.send_replace(Some(why));
-        } else if first {
-            tracing::error!(%why, stream = self.names.log, "the log has ended; it takes no appends until it is opened again");
-            *self.health.write() = Health::Failed(why.to_string());
-        }
-    }
-
-    pub(super) fn check_open(&self) -> Result<(), LogError> {
-        match self.ended() {
-            None => Ok(()),
-            Some(ReadError::Closed) => Err(LogError::Closed),
-            Some(other) => Err(LogError::Read(other)),
-        }
     }
 
     /// Notes an acknowledged frame.
@@ -179,7 +133,7 @@ impl Shared {
 
     /// A frame with what its writer said of it, or `None` if the log does not hold it.
     pub(super) async fn framed_at(&self, position: Position) -> Result<Option<Framed>, LogError> {
-        self.check_open()?;
+        self.standing.check_open()?;
         if position.0 == 0 {
             return Ok(None);
         }
@@ -223,7 +177,7 @@ impl Shared {
     where
         F: Future<Output = Result<(T, LogId), Fault>>,
     {
-        self.check_open()?;
+        self.standing.check_open()?;
         for look in 1..=LOOKS {
             let wire = self.link.ready().await?;
             match question(Arc::clone(&wire)).await {
@@ -238,7 +192,7 @@ impl Shared {
             }
         }
         let gone = ReadError::Regressed { tail: None };
-        self.end(gone.clone());
+        self.standing.end(gone.clone());
         Err(LogError::Read(gone))
     }
 }

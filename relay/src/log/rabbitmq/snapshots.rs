@@ -54,7 +54,7 @@ impl Snapshots {
 
     pub(super) async fn put(&self, id: SnapshotId, body: SnapshotBody) -> Result<(), LogError> {
         let _one = self.putting.lock().await;
-        self.shared.check_open()?;
+        self.shared.standing.check_open()?;
         let wire = self.shared.link.ready().await?;
         let put = getrandom::u64().map_err(|error| LogError::Failed(error.to_string()))?;
         // A channel of its own, so that a body does not hold up appends.
@@ -131,7 +131,7 @@ impl Snapshots {
 
     /// The snapshots that count and are whole, newest first.
     async fn entries(&self) -> Result<Vec<Entry>, LogError> {
-        self.shared.check_open()?;
+        self.shared.standing.check_open()?;
         let wire = self.shared.link.ready().await?;
         let newest = self.noting(&wire, feed::last(&wire, &self.shared.names.index).await)?.pop();
         let decoded = newest.map_or(Ok(Vec::new()), |newest| index::decode(self.shared.log_id, newest.data));
