@@ -270,7 +270,12 @@ impl Shared {
     async fn snapshot_if_none_since(self: Arc<Self>, since: Position) {
         let log = self.log();
         let newest = log.newest_snapshots().await.ok().and_then(|stored| stored.first().map(|it| it.id));
-        if newest.is_none_or(|it| it.position <= since) {
+        // One of a tail that was lost may have any position, and is of no use.
+        let is_there = match newest.filter(|it| it.position > since) {
+            Some(newer) => log.holds(newer).await.unwrap_or(false),
+            None => false,
+        };
+        if !is_there {
             self.snapshot().await;
         }
     }
