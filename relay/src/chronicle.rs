@@ -83,7 +83,7 @@ impl Chronicle {
                 self.note(fold, &join.namespace, join.node);
             }
             (Record::Gone(gone), Verdict::Gone(true)) => self.note(fold, &gone.namespace, gone.node),
-            (Record::Reseed(_), Verdict::Reseed(Seeded::Healed)) => self.witness_anew(fold),
+            (Record::Reseed(_), Verdict::Reseed(Seeded::Healed)) => self.witness_anew(),
             // Each is named, so that a new kind of record that changes members is not forgotten here.
             (
                 Record::Join(_)
@@ -102,9 +102,12 @@ impl Chronicle {
     }
 
     /// Another state took the place of the one that was followed: what changed between the two was not told one by one.
-    pub fn witness_anew(&self, fold: &Fold) {
-        for book in self.books.read().values().filter_map(Weak::upgrade) {
-            book.lock().lose(fold.revision());
+    pub fn witness_anew(&self) {
+        // Revisions of before may be of a history that is gone, so nobody goes on in the books of before.
+        for (_, book) in self.books.write().drain() {
+            if let Some(book) = book.upgrade() {
+                book.lock().close();
+            }
         }
     }
 

@@ -73,7 +73,7 @@ impl Host {
         Self { settings, patience, crowd: Crowd::new(room), clock, metrics }
     }
 
-    /// By the time in which a relay that stood still finds nobody late.
+    /// By the time in which a relay that stood still finds no call late.
     pub(crate) fn now(&self) -> Millis {
         self.clock.now().0
     }

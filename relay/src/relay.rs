@@ -141,7 +141,7 @@ impl Witness for Witnesses {
 
     fn witness_anew(&self, fold: &Fold, me: u64) {
         self.keeper.witness_anew(fold, me);
-        self.chronicle.witness_anew(fold);
+        self.chronicle.witness_anew();
     }
 }
 

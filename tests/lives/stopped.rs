@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::relay::{Outcome, PATIENCE, RelayProcess};
 
 /// Both times that a call has are shorter than the relay stands still.
-const TIMES: &[(&str, &str)] = &[("DORMOUSE_REQUEST_MS", "1000"), ("DORMOUSE_ANSWER_MS", "1000")];
-const STOPPED: Duration = Duration::from_millis(2_500);
+const TIMES: &[(&str, &str)] = &[("DORMOUSE_REQUEST_MS", "3000"), ("DORMOUSE_ANSWER_MS", "3000")];
+const STOPPED: Duration = Duration::from_millis(4_500);
 const BODY: &str = r#"{"keys": ["ads/shown"]}"#;
 
 fn begin(relay: &RelayProcess) -> Outcome<TcpStream> {

@@ -150,6 +150,11 @@ impl Book {
         (self.from, self.changes, self.bytes) = (at, 0, 0);
     }
 
+    /// Whoever reads it has to begin anew, with another one.
+    pub fn close(&mut self) {
+        self.lose(Revision(u64::MAX));
+    }
+
     fn drop_oldest(&mut self) {
         while self.changes > self.bounds.changes || self.bytes > self.bounds.bytes {
             if let Some(page) = self.pages.pop_front() {

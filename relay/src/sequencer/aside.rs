@@ -1,5 +1,5 @@
-//! The state that a log amounts to, built beside whatever is being served: at the start, and when the log came back without
-//! what this relay has applied.
+//! The state that a log amounts to, built beside whatever is being served: at the start, when the log came back without
+//! what this relay has applied, and when it has gone on without this relay.
 
 use dormouse_proto::{
     ids::Revision,
@@ -31,12 +31,12 @@ impl Aside {
     }
 
     /// All that the log says now. Others may store a newer snapshot meanwhile and the log drop what the one that was loaded
-    /// needs, so this goes on for as long as there is a newer one than was tried.
+    /// needs, so this goes on for as long as there is another one than was tried.
     pub(super) async fn of_all(log: &dyn Log, told: Told<'_>) -> Result<Self, StartError> {
         loop {
             let tried = newest(log).await?;
             match Self::try_all(log, told).await {
-                Err(error) if error.is_of_an_older_snapshot() && newest(log).await? > tried => {
+                Err(error) if error.is_of_an_older_snapshot() && newest(log).await? != tried => {
                     info!(%error, "a newer snapshot was stored meanwhile; beginning with that one");
                 }
                 done => return done,
@@ -63,6 +63,7 @@ impl Aside {
 
     /// As [`Self::load`]; `told` hears of how far it is.
     async fn load_telling(log: &dyn Log, told: Told<'_>) -> Result<Self, StartError> {
+        let mut unread = None;
         for snapshot in log.newest_snapshots().await? {
             let id = snapshot.id;
             if !log.holds(id).await? {
@@ -83,11 +84,17 @@ impl Aside {
                 }
                 Err(error) => {
                     warn!(position = id.position.0, %error, "a snapshot cannot be used; trying an older one");
+                    if let Unusable::Log(error @ LogError::Failed(_)) = error {
+                        unread = Some(error);
+                    }
                 }
             }
         }
         match log.info().await?.first {
-            Some(first) if first > Position::FIRST => Err(StartError::NoSnapshot { first }),
+            // One that could not be read now may be the next time.
+            Some(first) if first > Position::FIRST => {
+                Err(unread.map_or(StartError::NoSnapshot { first }, StartError::Log))
+            }
             _ => Ok(Self::from_the_beginning(log)),
         }
     }
@@ -134,8 +141,8 @@ impl Aside {
     }
 }
 
-async fn newest(log: &dyn Log) -> Result<Option<Position>, LogError> {
-    Ok(log.newest_snapshots().await?.first().map(|it| it.id.position))
+async fn newest(log: &dyn Log) -> Result<Option<SnapshotId>, LogError> {
+    Ok(log.newest_snapshots().await?.first().map(|it| it.id))
 }
 
 impl StartError {

@@ -114,22 +114,33 @@ pub(super) async fn begin_anew(shared: &Arc<Shared>, why: &str) -> Result<Box<dy
 }
 
 async fn load_anew(shared: &Arc<Shared>) -> Result<Box<dyn LogReader>, Failure> {
-    let log = shared.log();
-    let info = log.info().await?;
+    let (log, info) = reopened(shared).await?;
+    if info.log_id != shared.facts.read().id {
+        return Err(Failure::Final(
+            "it was made anew, so nothing of what this relay holds is in it".to_owned(),
+        ));
+    }
     let aside = Aside::of_all(&*log, &mut |_| ()).await?;
     let reader = shared.adopt(Adopted { log, info, aside });
-    // What this relay wrote may be in the part that it has skipped, where nobody saw what became of it.
+    // What this relay wrote may be in the part that it has skipped, where nobody saw what became of it; and what was read back
+    // before may have been of a tail that is lost.
     shared.answer_that_it_is_unknown(|_| true);
     shared.let_go(NONE);
     Ok(reader)
 }
 
-async fn attempt(shared: &Arc<Shared>, others: &[u64]) -> Result<Box<dyn LogReader>, Failure> {
+/// The log as it is now: a handle that has ended stays so.
+async fn reopened(shared: &Shared) -> Result<(Arc<dyn Log>, LogInfo), Failure> {
     let log = shared.log().reopen().await?.unwrap_or_else(|| shared.log());
     let info = log.info().await?;
     if info.durability < shared.facts.read().durability {
         return Err(Failure::Final(format!("it promises less now: {:?}", info.durability)));
     }
+    Ok((log, info))
+}
+
+async fn attempt(shared: &Arc<Shared>, others: &[u64]) -> Result<Box<dyn LogReader>, Failure> {
+    let (log, info) = reopened(shared).await?;
     let Survey { cut, mut behind, upto } = survey(shared, &*log, &info).await?;
     let Some(cut) = cut else {
         return Err(Failure::Final("it has lost more than this relay remembers the places of".to_owned()));
@@ -155,7 +166,7 @@ async fn attempt(shared: &Arc<Shared>, others: &[u64]) -> Result<Box<dyn LogRead
     let outcome = if by == shared.session { Reseeding::Healed } else { Reseeding::HealedByAnother };
     let reader = shared.adopt(Adopted { log, info, aside });
     // Frames that the log had acknowledged and that never came back were in its lost tail, and nobody has applied them.
-    shared.answer_that_it_is_unknown(|frame| frame.committed);
+    shared.answer_that_it_is_unknown(|frame| frame.committed && frame.outcomes.is_none());
     shared.metrics.reseeded(outcome);
     shared.let_go(connection);
     if outcome == Reseeding::Healed {
@@ -336,10 +347,10 @@ impl Shared {
         reader
     }
 
-    /// Answers whoever waits for such frames; those of which an outcome is known are answered with it.
+    /// Answers whoever waits for such frames.
     fn answer_that_it_is_unknown(&self, which: impl Fn(&PendingFrame) -> bool) {
         let pending = self.pending.lock();
-        let unknown = pending.iter().filter(|(_, frame)| frame.outcomes.is_none() && which(frame));
+        let unknown = pending.iter().filter(|(_, frame)| which(frame));
         let unknown: Vec<u64> = unknown.map(|(counter, _)| *counter).collect();
         drop(pending);
         for counter in unknown {

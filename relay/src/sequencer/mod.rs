@@ -94,7 +94,8 @@ pub trait Witness: Send + Sync + 'static {
     /// A whole frame of `session` was applied, at `position`.
     fn witness_frame(&self, session: u64, position: Position);
 
-    /// Another state took the place of the one that was known: that of a log which had lost what was applied here, healed.
+    /// Another state took the place of the one that was known: that of a log which had lost what was applied here, healed, or
+    /// the newest one of a log that has gone on without this relay.
     /// Positions may be smaller from here on. `me` is the session of this relay.
     fn witness_anew(&self, fold: &Fold, me: u64);
 }
@@ -166,7 +167,8 @@ enum Trouble {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gate {
     Open,
-    /// The log came back without what this relay has applied, and until that is healed or lost nothing may take effect.
+    /// The log came back without what this relay has applied, or has gone on without it, and nothing may take effect until that
+    /// is settled.
     Held,
 }
 
@@ -200,6 +202,8 @@ struct Shared {
     gate: watch::Sender<Gate>,
     /// Held while a snapshot is made: each copies the whole state.
     snapshotting: tokio::sync::Mutex<()>,
+    /// What the newest snapshot of this relay's own covers.
+    stored: Mutex<Position>,
 }
 
 impl Shared {

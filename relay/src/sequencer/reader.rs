@@ -265,10 +265,10 @@ impl Shared {
         }
     }
 
-    /// Stores a snapshot, unless another relay has stored one behind that position: each that is stored lets the log drop
-    /// frames, which a relay that starts just then or was cut off for a moment may still need.
+    /// Stores a snapshot, unless another relay has stored one behind that position and behind this relay's own: each that is
+    /// stored lets the log drop frames, which a relay that starts just then or was cut off for a moment may still need.
     async fn snapshot_if_none_since(self: Arc<Self>, since: Position) {
-        let log = self.log();
+        let (log, since) = (self.log(), since.max(*self.stored.lock()));
         let newest = log.newest_snapshots().await.ok().and_then(|stored| stored.first().map(|it| it.id));
         // One of a tail that was lost may have any position, and is of no use.
         let is_there = match newest.filter(|it| it.position > since) {
@@ -298,6 +298,7 @@ impl Shared {
             warn!(%error, "a snapshot was not stored; the log keeps what it would have dropped");
             return;
         }
+        *self.stored.lock() = id.position;
         self.metrics.snapshot_stored();
         info!(position = id.position.0, bytes, "snapshot stored");
         let Ok(snapshots) = log.newest_snapshots().await else { return };

@@ -127,6 +127,7 @@ pub async fn start(
         heard: parking_lot::Mutex::default(),
         gate: watch::Sender::new(Gate::Open),
         snapshotting: tokio::sync::Mutex::default(),
+        stored: parking_lot::Mutex::new(Position(0)),
     });
     let (inbox, submissions) = mpsc::channel(bounds.records);
     let (stop_reader, stopped) = watch::channel(false);
