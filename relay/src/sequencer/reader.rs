@@ -164,6 +164,7 @@ impl Shared {
         if let Some(reseed) = &reseed {
             let lost = aside::fetch(&*self.log(), reseed).await;
             self.applied.write().fold.give(lost.map_err(|why| {
+                self.metrics.reseeded(Reseeding::HealedByAnother);
                 Setback::Overtaken(format!("the state that the log was healed with: {why}"))
             })?);
         }
